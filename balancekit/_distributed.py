@@ -1,0 +1,30 @@
+"""Sums across ranks: the identity when no process group exists."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def world_size() -> int:
+    """Number of ranks in the default process group, 1 without one."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_reduce_sum(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Sum each tensor over all ranks in one collective; inputs are left as they are.
+
+    All tensors must share a device and, per position, their shape across ranks; they travel in the widest dtype among
+    them and come back in their own.
+    """
+    tensors = list(tensors)
+    if world_size() == 1 or not tensors:
+        return tensors
+    dtype = tensors[0].dtype
+    for tensor in tensors[1:]:
+        dtype = torch.promote_types(dtype, tensor.dtype)
+    flat = torch.cat([tensor.detach().reshape(-1).to(dtype) for tensor in tensors])
+    dist.all_reduce(flat)
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    return [part.reshape(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)]

@@ -1,0 +1,70 @@
+"""A generator in, forked global streams out.
+
+Dropout has no ``generator`` argument: it draws from the global stream of its device. To make it repeatable, one seed is
+drawn from the caller's generator, the global streams are seeded from it, and their state is put back afterwards.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def sample_seed(seed: int, t: int) -> int:
+    """Seed of sample `t` under the base `seed`.
+
+    ``seed + t`` would let neighbouring bases share all samples but one. With a large factor they share none, also in
+    the lower 32 bits, which is all that the generator of the CPU uses.
+    """
+    return (seed * 1_000_003 + t) % 2**63
+
+
+@contextmanager
+def forked_streams(devices: Iterable[torch.device]) -> Iterator[Callable[[int], None]]:
+    """Put the global streams of the CPU and `devices` back afterwards; inside, the yielded function seeds them."""
+    devices = {torch.device("cpu"), *devices}
+    states = {device: _get_state(device) for device in devices}
+
+    def reseed(seed: int) -> None:
+        for device in devices:
+            _set_state(device, torch.Generator(device).manual_seed(seed).get_state())
+
+    try:
+        yield reseed
+    finally:
+        for device, state in states.items():
+            _set_state(device, state)
+
+
+@contextmanager
+def sample_streams(
+    generator: torch.Generator | None, devices: Iterable[torch.device]
+) -> Iterator[Callable[[int], None]]:
+    """Yield the function that starts sample `t`: it seeds the global streams, or does nothing without a generator.
+
+    Exactly one number is drawn from `generator`. The rank is folded into the seed, so that ranks with equal generators
+    have different masks. Without a generator the global streams advance as they do in ordinary training.
+    """
+    if generator is None:
+        yield lambda t: None
+        return
+    drawn = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
+    rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+    seed = sample_seed(drawn, rank)
+    with forked_streams(devices) as reseed:
+        yield lambda t: reseed(sample_seed(seed, t))
+
+
+def _get_state(device: torch.device) -> Tensor:
+    if device.type == "cpu":
+        return torch.get_rng_state()
+    return torch.get_device_module(device).get_rng_state(device)
+
+
+def _set_state(device: torch.device, state: Tensor) -> None:
+    if device.type == "cpu":
+        torch.set_rng_state(state)
+    else:
+        torch.get_device_module(device).set_rng_state(state, device)

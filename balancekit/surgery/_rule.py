@@ -1,0 +1,73 @@
+"""What a rule of gradient surgery is: Gram matrices and a step's facts in, weights out.
+
+For ReGrad, PCGrad, MGDA, MMPareto and their kin the corrected gradient is a weighted sum of the losses' gradients, with
+weights that depend only on the inner products of those gradients. So a rule never sees a gradient: it sees, for each
+granule, the Gram matrix of the rows, and returns one weight per row.
+"""
+
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from balancekit._typing import Bool, Float, Int
+
+
+class Step(NamedTuple):
+    """The facts of one step, all detached and on the device of the Gram matrices.
+
+    Attributes:
+        losses: the unimodal losses; 0 where the modality is absent.
+        confidence: one value in (0, 1] per modality; 1 where none was given.
+        speed: how fast each modality learns, higher is faster; minus the loss where none was given, -inf where absent.
+        present: whether the modality has a loss in this step.
+        owner: the branch that owns each granule, as an index into the modalities.
+    """
+
+    losses: Float[Tensor, "m"]
+    confidence: Float[Tensor, "m"]
+    speed: Float[Tensor, "m"]
+    present: Bool[Tensor, "m"]
+    owner: Int[Tensor, "g"]
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """Weights of the gradient rows, for all granules at once and without host synchronisation.
+
+    Row 0 is the total's gradient, row 1 + m the gradient of modality m's loss. A granule is a set of tensors that
+    belongs to one branch; its combined gradient is the sum of its rows times the weights returned here.
+
+    A rule must not depend on a common scale of the losses, and must treat modalities alike: relabelling them relabels
+    the weights. Its value on a Gram matrix with a single non-zero row must be right for every positive entry, because a
+    tensor that only its own loss reaches is combined without ever computing that entry.
+
+    Attributes:
+        uses_total: whether the rule reads or weighs row 0. If not, row 0 of the Gram matrix is zero and the total's
+            gradient passes untouched, whatever weight is returned for it; that saves one backward pass.
+    """
+
+    uses_total: bool
+
+    def __call__(self, gram: Float[Tensor, "g r r"], step: Step) -> Float[Tensor, "g r"]:
+        """Return the weights "g r" for Gram matrices "g r r"."""
+        ...
+
+
+class Sum:
+    """The rule that changes nothing: every row counts once, as in an ordinary backward of ``total + Σ losses``.
+
+    Example:
+        >>> step = Step(*torch.zeros(3, 2), torch.ones(2, dtype=torch.bool), torch.tensor([0]))
+        >>> Sum()(torch.eye(3)[None], step)
+        tensor([[1., 1., 1.]])
+    """
+
+    uses_total = False
+
+    def __call__(self, gram: Float[Tensor, "g r r"], step: Step) -> Float[Tensor, "g r"]:
+        """Return ones."""
+        return torch.ones_like(gram[..., 0])
+
+    def __repr__(self) -> str:
+        return "Sum()"
