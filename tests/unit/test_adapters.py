@@ -1,0 +1,322 @@
+"""Adapters: behaviour in models that others wrote."""
+
+import doctest
+import importlib
+import pkgutil
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from balancekit import adapters
+from balancekit.adapters import (
+    CentralDifferenceConv2d,
+    CrossModal,
+    GatedCrossAttention,
+    Parallel,
+    Tap,
+    gated_attention,
+    hub,
+)
+from tests.compiling import fullgraph
+
+NAMES = ("rgb", "depth", "ir")
+
+
+@pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(adapters.__path__)])
+def test_docstrings(name: str) -> None:
+    torch.manual_seed(0)
+    assert doctest.testmod(importlib.import_module(f"{adapters.__name__}.{name}")).failed == 0
+
+
+def confidence(attention: tuple[Tensor, ...]) -> Tensor:
+    return torch.exp(-attention[0].abs()).mean(-1)
+
+
+def encoder() -> nn.TransformerEncoder:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+
+
+def wire(model: nn.TransformerEncoder, *, in_place: bool = False) -> list[CrossModal]:
+    """An adapter beside each layer of the encoder, gated by what its attention says."""
+    crosses = []
+    for place, layer in enumerate(model.layers):
+        tap = Tap(layer.self_attn, confidence)
+        if in_place:
+            layer.self_attn = tap
+        cross = CrossModal(NAMES, hub("rgb", NAMES), partial(GatedCrossAttention, 16), confidence=tap)
+        model.layers[place] = Parallel(layer, cross)
+        crosses.append(cross)
+    return crosses
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+def test_an_encoder_of_torch_is_unchanged_and_keeps_its_keys(in_place: bool, training: bool) -> None:
+    torch.manual_seed(0)
+    model = encoder().train(training)
+    x = torch.randn(6, 10, 16)
+    before, state = model(x), model.state_dict()
+    wire(model, in_place=in_place)
+    assert torch.equal(model(x), before)
+    wired = model.state_dict()
+    assert {key for key in wired if ".side." not in key} == set(state)
+    assert all(torch.equal(wired[key], value) for key, value in state.items())
+    with torch.no_grad():  # torch's fused inference path would skip the tapped attention; the hook keeps it off
+        torch.testing.assert_close(model(x), before)
+    model.load_state_dict(state, strict=False)
+
+
+def test_only_the_adapters_of_a_frozen_encoder_learn() -> None:
+    torch.manual_seed(0)
+    model = encoder().requires_grad_(False)
+    crosses = wire(model)
+    x, target = torch.randn(6, 10, 16), torch.randn(6, 10, 16)
+    trained = [parameter for cross in crosses for parameter in cross.parameters()]
+    optimizer = torch.optim.Adam(trained, lr=1e-2)
+    losses = []
+    for _ in range(20):
+        loss = (model(x) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
+    assert {p for p in model.parameters() if p.grad is not None} == set(trained)
+
+
+def test_the_receiver_owns_the_adapter() -> None:
+    cross = CrossModal(NAMES, hub("rgb", NAMES), partial(GatedCrossAttention, 16))
+    assert cross.into("rgb") == [cross.adapters["depth_to_rgb"], cross.adapters["ir_to_rgb"]]
+    assert cross.into("depth") == [cross.adapters["rgb_to_depth"]]
+    owned = [adapter for name in NAMES for adapter in cross.into(name)]
+    assert set(owned) == set(cross.adapters.values())
+    assert CrossModal(NAMES, [("rgb", "depth")], partial(GatedCrossAttention, 16)).into("ir") == []
+
+
+def test_gradients_of_a_receiver_reach_only_its_own_adapters() -> None:
+    torch.manual_seed(0)
+    cross = CrossModal(NAMES, hub("rgb", NAMES), partial(GatedCrossAttention, 16))
+    cross(torch.randn(6, 4, 16)).unflatten(0, (3, 2))[NAMES.index("depth")].sum().backward()
+    reached = {p for p in cross.parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert reached
+    assert reached <= {p for adapter in cross.into("depth") for p in adapter.parameters()}
+
+
+class Says(nn.Module):
+    """An adapter whose delta is the confidence that it was handed."""
+
+    def __init__(self, confidence_of: str | None = None) -> None:
+        super().__init__()
+        if confidence_of is not None:
+            self.confidence_of = confidence_of
+
+    def forward(self, own: Tensor, other: Tensor, confidence: Tensor | None) -> Tensor:
+        assert confidence is not None
+        return confidence[..., None].expand_as(own)
+
+
+@pytest.mark.parametrize(("whose", "rgb"), [(None, 2.0), ("other", 2.0), ("own", 1.0)])
+def test_the_confidence_handed_over_is_the_one_the_gate_means(whose: str | None, rgb: float) -> None:
+    cross = CrossModal(NAMES, [("depth", "rgb")], partial(Says, whose))
+    trust = torch.tensor([1.0, 2.0, 3.0])[:, None].expand(3, 4)
+    assert (cross(torch.zeros(3, 4, 2), trust)[0] == rgb).all()
+    assert GatedCrossAttention(8, gate="key").confidence_of == "own"
+    assert GatedCrossAttention(8, gate="output").confidence_of == "other"
+
+
+def test_an_explicit_confidence_outranks_the_tap() -> None:
+    source = nn.Identity()
+    tap = Tap(source, lambda x: x[..., 0])
+    cross = CrossModal(NAMES, [("depth", "rgb")], Says, confidence=tap)
+    tokens = torch.zeros(3, 4, 2)
+    source(torch.full((3, 4, 2), 0.25))
+    assert (cross(tokens)[0] == 0.25).all()
+    assert (cross(tokens, torch.full((3, 4), 0.5))[0] == 0.5).all()
+
+
+def test_the_tap_is_no_part_of_the_wiring() -> None:
+    attention = nn.MultiheadAttention(16, 2)
+    cross = CrossModal(NAMES, (), partial(GatedCrossAttention, 16), confidence=Tap(attention, confidence))
+    assert not list(cross.parameters())
+
+
+def test_the_tap_holds_the_last_run_and_no_graph() -> None:
+    layer = nn.Linear(3, 3)
+    tap = Tap(layer, lambda y: y)
+    for scale in (1.0, 2.0):
+        x = torch.full((2, 3), scale)
+        y = layer(x)
+        assert torch.equal(tap.value, y)
+        assert not tap.value.requires_grad and tap.value.grad_fn is None
+
+
+def test_the_tap_in_place_runs_once_and_reads_like_its_module() -> None:
+    calls: list[int] = []
+    layer = nn.Linear(3, 4)
+
+    def count(y: Tensor) -> Tensor:
+        calls.append(1)
+        return y
+
+    tap = Tap(layer, count)
+    tap(torch.zeros(2, 3))
+    assert len(calls) == 1
+    assert tap.out_features == 4 and tap.weight is layer.weight
+    assert list(tap.state_dict()) == ["weight", "bias"]
+    with pytest.raises(AttributeError, match="absent"):
+        _ = tap.absent
+
+
+def test_a_failing_function_leaves_the_old_value() -> None:
+    layer = nn.Linear(3, 3)
+    answers = [torch.ones(()), None]
+    tap = Tap(layer, lambda _: answers.pop(0))
+    layer(torch.zeros(1, 3))
+    with pytest.raises(TypeError, match="fn"):
+        layer(torch.zeros(1, 3))
+    assert tap.value == 1
+
+
+def test_parallel_adds_scales_and_passes_arguments_on() -> None:
+    class Base(nn.Module):
+        def forward(self, x: Tensor, y: Tensor, *, times: float) -> Tensor:
+            return (x + y) * times
+
+    module = Parallel(Base(), nn.Identity(), scale=0.5)
+    assert torch.equal(module(torch.ones(2), torch.ones(2), times=3.0), torch.full((2,), 6.5))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_the_side_takes_mode_device_and_dtype_of_the_base(training: bool) -> None:
+    base = nn.Linear(3, 3, dtype=torch.bfloat16, device="meta").train(training)
+    module = Parallel(base, nn.Linear(3, 3).train(not training))
+    assert module.side.training == training
+    assert module.side.weight.dtype == torch.bfloat16
+    assert module.side.weight.device.type == "meta"
+    bare = Parallel(nn.Identity(), nn.Linear(3, 3, dtype=torch.float64))
+    assert bare.side.weight.dtype == torch.float64
+
+
+def test_parallel_and_tap_nest() -> None:
+    layer = nn.Linear(3, 3)
+    keys = list(layer.state_dict())
+    tap = Tap(layer, lambda y: y.mean())
+    outer = Tap(Parallel(tap, nn.Linear(3, 3)), lambda y: y.sum())
+    out = outer(torch.ones(2, 3))
+    assert torch.equal(outer.value, out.sum()) and torch.equal(tap.value, layer(torch.ones(2, 3)).mean())
+    assert set(keys) <= set(outer.state_dict())
+    assert outer.in_features == 3
+    twin = Parallel(nn.Linear(3, 3), nn.Linear(3, 3))
+    twin.load_state_dict(outer.state_dict())
+    assert torch.equal(twin.base.weight, layer.weight)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    torch.manual_seed(0)
+    adapter = GatedCrossAttention(16, dropout=0.5)
+    nn.init.normal_(adapter.up.weight)
+    own, other = torch.randn(2, 9, 16), torch.randn(2, 9, 16)
+    assert not torch.equal(adapter(own, other), adapter(own, other))
+    adapter.eval()
+    assert torch.equal(adapter(own, other), adapter(own, other))
+
+
+def test_initialisation() -> None:
+    torch.manual_seed(0)
+    adapter = GatedCrossAttention(64, other_dim=32)
+    for down in (adapter.down_own, adapter.down_other):
+        bound = (6 / (down.in_features + down.out_features)) ** 0.5
+        assert (down.bias == 0).all()
+        assert 0.9 * bound < down.weight.abs().max() <= bound
+    assert (adapter.up.weight == 0).all() and (adapter.up.bias == 0).all()
+    assert (adapter.query.bias, adapter.key.bias, adapter.value.bias) == (None, None, None)
+
+
+def test_the_factory_arguments_reach_every_parameter() -> None:
+    adapter = GatedCrossAttention(8, conv="cdc", grid=2, device="meta", dtype=torch.float64)
+    assert {(p.device.type, p.dtype) for p in adapter.parameters()} == {("meta", torch.float64)}
+
+
+def test_theta_zero_is_plain_bit_for_bit() -> None:
+    conv = CentralDifferenceConv2d(2, 3, theta=0.0, padding=1, stride=2, padding_mode="reflect")
+    image = torch.randn(1, 2, 6, 6)
+    padded = F.pad(image, (1, 1, 1, 1), mode="reflect")
+    assert conv.kernel is conv.weight
+    torch.testing.assert_close(conv(image), F.conv2d(padded, conv.weight, conv.bias, stride=2))
+    assert "theta=0.0" in repr(conv)
+
+
+def test_central_differences_reach_the_weight() -> None:
+    conv = CentralDifferenceConv2d(1, 1, theta=1.0, bias=False)
+    conv(torch.ones(1, 1, 3, 3)).sum().backward()
+    assert conv.weight.grad is not None and conv.weight.grad.isfinite().all()
+
+
+def test_a_hub_links_the_centre_both_ways_and_nobody_else() -> None:
+    edges = hub("b", ("a", "b", "c"))
+    assert set(edges) == {("b", "a"), ("a", "b"), ("b", "c"), ("c", "b")}
+    assert hub("a", ["a"]) == ()
+
+
+def test_the_door_is_complete() -> None:
+    assert sorted(adapters.__all__) == adapters.__all__
+    assert all(hasattr(adapters, name) for name in adapters.__all__)
+
+
+def test_all_keys_at_zero_does_not_lean_on_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels differ on rows that are masked throughout; this one makes NaN of them."""
+
+    def plain(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor, scale: float) -> Tensor:
+        return torch.softmax(q @ k.mT * scale + attn_mask, -1) @ v
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", plain)
+    q, k, v = (torch.randn(2, 1, 3, 4).requires_grad_() for _ in range(3))
+    out = gated_attention(q, k, v, torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.5]]), "key")
+    assert (out[0] == 0).all() and out[1].isfinite().all()
+    assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(out.sum(), (q, k, v)))
+
+
+@pytest.mark.parametrize("gate", ["query", "key", "output"])
+def test_an_adapter_compiles_to_one_graph(gate: str) -> None:
+    torch.manual_seed(0)
+    adapter = GatedCrossAttention(6, width=4, heads=4, gate=gate, conv="cdc", grid=2, dropout=0.0)
+    nn.init.normal_(adapter.up.weight)
+    own, other = torch.randn(2, 5, 6), torch.randn(2, 5, 6)
+    trust = torch.tensor([[0.0, 0.5, 1.0, 0.0, 0.2], [0.0] * 5])
+    torch.testing.assert_close(fullgraph(adapter)(own, other, trust), adapter(own, other, trust))
+
+
+class Tiny(nn.Module):
+    """A block without attention, which compiles quickly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn, self.mlp = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attn(x)
+        return x + self.mlp(x)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_wired_block_compiles_to_one_graph_and_never_reads_an_old_tap(in_place: bool) -> None:
+    torch.manual_seed(0)
+    block = Tiny()
+    tap = Tap(block.attn, lambda y: torch.sigmoid(y).mean(-1))
+    if in_place:
+        block.attn = tap
+    make = partial(GatedCrossAttention, 6, width=2, heads=1, dropout=0.0)
+    cross = CrossModal(NAMES, [("rgb", "depth"), ("ir", "depth")], make, confidence=tap)
+    block.mlp = Parallel(block.mlp, cross)
+    for adapter in cross.into("depth"):
+        nn.init.normal_(adapter.up.weight)
+    compiled = fullgraph(block)
+    for _ in range(2):
+        x = torch.randn(6, 5, 6)
+        found, seen = compiled(x), tap.value
+        torch.testing.assert_close(found, block(x))
+        torch.testing.assert_close(seen, tap.value)

@@ -1,0 +1,91 @@
+import doctest
+import importlib
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from balancekit.modulation import pmr_weights
+from tests.compiling import fullgraph
+
+some = settings(max_examples=50, deadline=None)
+scores = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=5).map(torch.tensor)
+
+
+@pytest.mark.parametrize("file", ["_pmr"])
+def test_doctests(file: str) -> None:
+    results = doctest.testmod(importlib.import_module(f"balancekit.modulation.{file}"))
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+@some
+@given(scores)
+def test_pmr_weights_lie_in_the_unit_interval_and_spare_the_best_and_the_worst(s) -> None:
+    pce, per = pmr_weights(s)
+    for weight in (pce, per):
+        assert (weight >= 0).all()
+        assert (weight <= 1).all()
+    assert not pce[s == s.max()].any()
+    assert not per[s == s.min()].any()
+
+
+@some
+@given(scores, st.integers(-20, 20))
+def test_pmr_weights_see_ratios_only(s, exponent) -> None:
+    s = torch.where(s < 1e-20, 0, s)
+    for actual, expected in zip(pmr_weights(s * 2.0**exponent), pmr_weights(s), strict=True):
+        assert torch.equal(actual, expected)
+
+
+@some
+@given(scores, st.randoms(use_true_random=False))
+def test_pmr_weights_follow_the_names(s, random) -> None:
+    order = random.sample(range(len(s)), len(s))
+    for actual, expected in zip(pmr_weights(s[order]), pmr_weights(s), strict=True):
+        assert torch.equal(actual, expected[order])
+
+
+def test_pmr_weights_grow_with_the_discrepancy() -> None:
+    ahead = [pmr_weights(torch.tensor([1.0, 1.0 + x])) for x in (0.0, 0.2, 0.5, 1.0, 3.0)]
+    pce, per = (torch.stack(rows) for rows in zip(*ahead, strict=True))
+    torch.testing.assert_close(pce[:, 0], torch.tensor([0.0, 0.2, 0.5, 1.0, 1.0]))  # the slow one is sped up
+    torch.testing.assert_close(per[:, 1], torch.tensor([0.0, 0.2, 0.5, 1.0, 1.0]))  # the fast one is held back
+    assert not pce[:, 1].any()
+    assert not per[:, 0].any()
+
+
+@pytest.mark.parametrize(
+    ("s", "pce", "per"),
+    [
+        ([0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]),
+        ([0.0, 4.0, 0.0], [1.0, 0.0, 1.0], [0.0, 1.0, 0.0]),
+        ([0.0, 3.0, 4.0], [1.0, 1 / 3, 0.0], [0.0, 1.0, 1.0]),
+        ([5.0], [0.0], [0.0]),
+        ([1e-30, 1e30], [1.0, 0.0], [0.0, 1.0]),
+    ],
+)
+def test_pmr_weights_at_zero_are_the_limits(s, pce, per) -> None:
+    actual = pmr_weights(torch.tensor(s))
+    torch.testing.assert_close(actual, (torch.tensor(pce), torch.tensor(per)))
+
+
+def test_a_nan_score_is_not_hidden() -> None:
+    pce, per = pmr_weights(torch.tensor([1.0, float("nan"), 2.0]))
+    assert pce.isnan().all()
+    assert per.isnan().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_pmr_weights_are_detached_and_in_float32_or_wider(dtype: torch.dtype) -> None:
+    s = torch.tensor([1.0, 1.25, 3.0], dtype=dtype, requires_grad=True)
+    for weight, expected in zip(pmr_weights(s), ([1.0, 1.0, 0.0], [0.0, 0.25, 1.0]), strict=True):
+        assert not weight.requires_grad
+        assert torch.equal(weight, torch.tensor(expected, dtype=torch.promote_types(dtype, torch.float32)))
+
+
+def test_full_graph_compile_equals_eager() -> None:
+    s = torch.tensor([0.0, 1.0, 1.5])
+    for actual, expected in zip(fullgraph(pmr_weights)(s), pmr_weights(s), strict=True):
+        torch.testing.assert_close(actual, expected)

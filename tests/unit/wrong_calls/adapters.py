@@ -1,0 +1,128 @@
+"""Wrong calls of the adapters."""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from balancekit.adapters import (
+    CentralDifferenceConv2d,
+    CrossModal,
+    GatedCrossAttention,
+    Parallel,
+    Tap,
+    convolve_tokens,
+    gated_attention,
+    hub,
+)
+from tests.unit.wrong_calls import Case
+
+NAMES = ("rgb", "depth")
+ADAPTER = GatedCrossAttention(16, conv="cdc", grid=2)
+WIDE = GatedCrossAttention(16, other_dim=4)
+MAKE = partial(GatedCrossAttention, 16)
+CROSS = CrossModal(NAMES, hub("rgb", NAMES), MAKE)
+TOKENS = torch.zeros(2, 5, 16)
+SHARED = GatedCrossAttention(16)
+QKV = torch.zeros(2, 1, 3, 4)
+TOO_LATE = Tap(nn.Linear(3, 3), lambda y: y)
+SOURCE = nn.Identity()
+TAP = Tap(SOURCE, lambda y: y)
+TAPPED = CrossModal(NAMES, hub("rgb", NAMES), MAKE, confidence=TAP)
+SIDE = nn.Linear(3, 3)
+
+
+class Clash(nn.Module):
+    """A base with a child called side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.side = nn.Linear(3, 3, dtype=torch.float64)
+
+
+class Pair(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x, x
+
+
+def other_tokens_than_the_tap_saw() -> None:
+    SOURCE(torch.ones(4, 5))
+    TAPPED(TOKENS)
+
+
+CASES = [
+    Case("heads", lambda: GatedCrossAttention(16, width=8, heads=3), ValueError, ("heads", "8", "3")),
+    Case("dim", lambda: GatedCrossAttention(0), ValueError, ("dim",)),
+    Case("gate", lambda: GatedCrossAttention(16, gate="value"), ValueError, ("gate", "'value'")),
+    Case("conv", lambda: GatedCrossAttention(16, conv="3x3"), ValueError, ("conv", "'3x3'")),
+    Case("conv-without-grid", lambda: GatedCrossAttention(16, conv="cdc"), ValueError, ("grid", "None")),
+    Case("grid", lambda: GatedCrossAttention(16, conv="cdc", grid=(2, 2, 2)), ValueError, ("grid", "(2, 2, 2)")),
+    Case("grid-type", lambda: GatedCrossAttention(16, conv="cdc", grid=2.0), TypeError, ("grid", "2.0")),
+    Case("theta", lambda: GatedCrossAttention(16, theta=2.0), ValueError, ("theta", "2.0")),
+    Case("prefix", lambda: GatedCrossAttention(16, prefix=-1), ValueError, ("prefix", "-1")),
+    Case("dropout", lambda: GatedCrossAttention(16, dropout=1.5), ValueError, ("dropout", "1.5")),
+    Case("own-width", lambda: ADAPTER(torch.zeros(2, 5, 8), TOKENS), ValueError, ("own", "16", "(2, 5, 8)")),
+    Case("own-axes", lambda: ADAPTER(torch.zeros(5, 16), TOKENS), ValueError, ("own", "'b n d'", "(5, 16)")),
+    Case("own-dtype", lambda: ADAPTER(TOKENS.long(), TOKENS), TypeError, ("own", "int64")),
+    Case(
+        "own-grid", lambda: ADAPTER(TOKENS[:, :4], TOKENS[:, :4]), ValueError, ("own", "1 prefix", "2·2", "(2, 4, 16)")
+    ),
+    Case("other-count", lambda: WIDE(TOKENS, torch.zeros(2, 7, 4)), ValueError, ("other", "(2, 5, 4)", "(2, 7, 4)")),
+    Case("other-width", lambda: WIDE(TOKENS, TOKENS), ValueError, ("other", "(2, 5, 4)", "(2, 5, 16)")),
+    Case(
+        "confidence", lambda: ADAPTER(TOKENS, TOKENS, torch.ones(2, 4)), ValueError, ("confidence", "(2, 5)", "(2, 4)")
+    ),
+    Case("confidence-axes", lambda: ADAPTER(TOKENS, TOKENS, torch.ones(2)), ValueError, ("confidence", "'b n'")),
+    Case(
+        "confidence-mask",
+        lambda: ADAPTER(TOKENS, TOKENS, torch.ones(2, 5, dtype=torch.bool)),
+        TypeError,
+        ("confidence", "bool"),
+    ),
+    Case("attention-gate", lambda: gated_attention(QKV, QKV, QKV, gate="output"), ValueError, ("gate", "'output'")),
+    Case(
+        "attention-query",
+        lambda: gated_attention(QKV, QKV[:, :, :2], QKV[:, :, :2], torch.ones(2, 2)),
+        ValueError,
+        ("confidence", "(2, 3)", "(2, 2)"),
+    ),
+    Case(
+        "attention-key",
+        lambda: gated_attention(QKV, QKV[:, :, :2], QKV[:, :, :2], torch.ones(2, 3), "key"),
+        ValueError,
+        ("confidence", "(2, 2)", "(2, 3)"),
+    ),
+    Case("tokens", lambda: convolve_tokens(TOKENS, torch.ones(1, 16, 3, 3), (3, 3)), ValueError, ("tokens", "3·3")),
+    Case("kernel", lambda: CentralDifferenceConv2d(1, 1, 4), ValueError, ("kernel_size", "4")),
+    Case("cdc-theta", lambda: CentralDifferenceConv2d(1, 1, theta=-0.5), ValueError, ("theta", "-0.5")),
+    Case("hub", lambda: hub("thermal", NAMES), ValueError, ("center", "'rgb'", "'thermal'")),
+    Case("modalities", lambda: hub("rgb", ("rgb", "rgb")), ValueError, ("modalities", "('rgb', 'rgb')")),
+    Case("modalities-dot", lambda: CrossModal(("a.b", "c"), (), MAKE), ValueError, ("modalities", "a.b")),
+    Case("modalities-string", lambda: CrossModal("rgb", (), MAKE), TypeError, ("modalities", "'rgb'")),
+    Case("edges-name", lambda: CrossModal(NAMES, [("rgb", "ir")], MAKE), ValueError, ("edges", "'ir'", "'depth'")),
+    Case("edges-self", lambda: CrossModal(NAMES, [("rgb", "rgb")], MAKE), ValueError, ("edges", "('rgb', 'rgb')")),
+    Case("edges-twice", lambda: CrossModal(NAMES, [("rgb", "depth")] * 2, MAKE), ValueError, ("edges", "once")),
+    Case("make", lambda: CrossModal(NAMES, hub("rgb", NAMES), SHARED), TypeError, ("make", "GatedCrossAttention")),
+    Case("make-shared", lambda: CrossModal(NAMES, hub("rgb", NAMES), lambda: SHARED), ValueError, ("make", "2", "1")),
+    Case("make-type", lambda: CrossModal(NAMES, hub("rgb", NAMES), lambda: 3), TypeError, ("make", "3")),
+    Case("tap-type", lambda: CrossModal(NAMES, (), MAKE, confidence=SIDE), TypeError, ("confidence", "Tap", "Linear")),
+    Case("into", lambda: CROSS.into("ir"), ValueError, ("modality", "'ir'")),
+    Case("batch", lambda: CROSS(torch.zeros(3, 5, 16)), ValueError, ("tokens", "m = 2", "(3, 5, 16)")),
+    Case("trust", lambda: CROSS(TOKENS, torch.ones(2, 4)), ValueError, ("confidence", "(2, 5)", "(2, 4)")),
+    Case("tap-shape", other_tokens_than_the_tap_saw, ValueError, ("confidence", "Tap", "(2, 5)", "(4, 5)")),
+    Case("tap-early", lambda: TOO_LATE.value, RuntimeError, ("Tap.value", "call it first")),
+    Case("tap-module", lambda: Tap(torch.relu, torch.relu), TypeError, ("module",)),
+    Case("tap-fn", lambda: Tap(nn.Linear(3, 3), 0.5), TypeError, ("fn", "0.5")),
+    Case("base", lambda: Parallel(torch.relu, SIDE), TypeError, ("base",)),
+    Case("side", lambda: Parallel(SIDE, torch.relu), TypeError, ("side",)),
+    Case("scale", lambda: Parallel(nn.Identity(), SIDE, scale="2"), TypeError, ("scale", "'2'")),
+    Case("side-clash", lambda: Parallel(Clash(), SIDE), ValueError, ("base", "side"), (SIDE,)),
+    Case("side-twice", lambda: Parallel(Parallel(SIDE, nn.Linear(3, 3)), SIDE), ValueError, ("base", "side"), (SIDE,)),
+    Case("base-tuple", lambda: Parallel(Pair(), SIDE)(torch.zeros(2, 3)), TypeError, ("base", "one tensor")),
+    Case(
+        "side-shape",
+        lambda: Parallel(nn.Identity(), nn.Linear(3, 1))(torch.zeros(2, 3)),
+        ValueError,
+        ("side", "(2, 3)", "(2, 1)"),
+    ),
+]
