@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo digits test check bench build clean
+.PHONY: help demo digits test check bench build wheel-test clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,7 +42,7 @@ test: $(VENV)/.test  ## the whole suite
 check: $(VENV)/.lint  ## style, types, the layering of imports, a clean import
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/basedpyright
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 	$(BIN)/python tests/import_is_clean.py
 
@@ -50,7 +50,12 @@ bench: $(VENV)/.test  ## what gradient surgery costs, as ratios to a plain step
 	$(BIN)/python benchmarks/surgery.py
 
 build: $(BIN)/python  ## the wheel and the source distribution, in dist/
-	$(PIP) build && rm -rf dist && $(BIN)/python -m build
+	$(PIP) build && rm -rf dist && $(BIN)/python -m build --outdir dist
+
+wheel-test: build  ## the wheel alone, with torch, einops and numpy: what it holds, and one ReGrad step
+	rm -rf $(VENV)-bare && $(PYTHON) -m venv $(VENV)-bare
+	$(VENV)-bare/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd $(VENV)-bare && bin/python ../tests/bare_wheel.py ../dist/*.whl
 
 clean:  ## remove everything that make created
-	rm -rf $(VENV) dist build runs .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bare dist build runs .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -76,7 +76,6 @@ class Rebalancer:
         self.per, self.rest, self.sync = per, rest, sync
         self._hooks: OrderedDict[int, Callable[[Surgery], None]] = OrderedDict()
 
-    @torch.compiler.disable
     def __call__(
         self,
         total: Float[Tensor, ""] | None,
@@ -98,6 +97,17 @@ class Rebalancer:
                 its own branch.
             RuntimeError: where separate passes would be silently wrong; the message names the cause and the remedy.
         """
+        # a graph cannot be looked at while it is traced; the decorator form would import the compiler with the library
+        join = torch.compiler.disable(self._join) if torch.compiler.is_compiling() else self._join
+        return join(total, losses, confidence, speed)
+
+    def _join(
+        self,
+        total: Tensor | None,
+        losses: Losses,
+        confidence: Mapping[str, Tensor | float] | None,
+        speed: Mapping[str, Tensor | float] | None,
+    ) -> Tensor:
         self._check(total, losses, confidence, speed)
         value = total
         if value is None:

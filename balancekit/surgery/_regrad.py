@@ -1,7 +1,7 @@
 """ReGrad: keep the slow modality whole, and of the fast one only what does not slow the slow one.
 
-Yu et al., "Suppress and Rebalance", CVPR 2024 (arXiv 2402.19298), Eq. 5, and its n-modal rule. In a tensor of branch b,
-with g_k the gradient of modality k's loss on it, u_k the confidence of modality k and
+Lin et al., "Suppress and Rebalance", CVPR 2024 (arXiv 2402.19298), Eq. 5, and its n-modal rule. On a tensor of b, with
+g_k the gradient of modality k's loss on it, u_k the confidence of modality k and
 
     R(a <- g) = (<a, g> / |a|²) a        if <a, g> > 0     (aligned: the projection)
                 g - (<a, g> / |a|²) a    otherwise         (conflicted: the rejection)
