@@ -1,0 +1,81 @@
+"""What samples of a classifier say about its doubt.
+
+Houlsby et al. 2011 (arXiv 1112.5745), Eq. 2, for the samples' probabilities p_s and their mean over s; with entropy H,
+
+    H(mean_s p_s)  =  mean_s H(p_s)  +  mutual information
+    total             aleatoric         epistemic
+
+Probabilities are averaged, not logits. Everything is in nats, computed and returned in float32 or wider.
+"""
+
+import torch
+from torch import Tensor
+
+from balancekit._checks import expect, expect_floating
+from balancekit._typing import Float
+from balancekit.uncertainty._confidence import widen
+
+
+def predictive_entropy(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:
+    """Total uncertainty: the entropy of the mean distribution, from 0 to log c.
+
+    Args:
+        probs: samples of probabilities over the last axis, for example ``samples.softmax(-1)``. Logits would give -inf
+            or NaN.
+
+    Example:
+        >>> predictive_entropy(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
+        tensor([0.6931])
+    """
+    return _entropy(_checked(probs).mean(0))
+
+
+def expected_entropy(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:
+    """Aleatoric part: the mean entropy of the single distributions; what more samples or members cannot remove.
+
+    Example:
+        >>> expected_entropy(torch.tensor([[[1.0, 0.0]], [[0.5, 0.5]]]))
+        tensor([0.3466])
+    """
+    return _entropy(_checked(probs)).mean(0)
+
+
+def mutual_information(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:
+    """Epistemic part: predictive entropy minus expected entropy, at least 0; the disagreement of the samples (BALD).
+
+    From s samples the estimate is too small by a fraction of about 1/s. Multiply by s / (s - 1) before you compare
+    estimates from different numbers of samples.
+
+    Example:
+        >>> mutual_information(torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]]))
+        tensor([0.6931, 0.0000])
+    """
+    return (predictive_entropy(probs) - expected_entropy(probs)).clamp(min=0)
+
+
+def variation_ratio(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:
+    """Share of samples that do not vote for the class with the most votes, from 0 to 1 - 1/c.
+
+    Gal 2016, "Uncertainty in Deep Learning", Sec. 3.3.1. A sample votes for its most probable class, the first of
+    several. NaN in any sample gives NaN.
+
+    Example:
+        >>> variation_ratio(torch.tensor([[[0.9, 0.1]], [[0.8, 0.2]], [[0.3, 0.7]]]))  # votes 0, 0, 1
+        tensor([0.3333])
+    """
+    probs = _checked(probs)
+    size, classes = probs.shape[0], torch.arange(probs.shape[-1], device=probs.device)
+    votes = (probs.argmax(-1, keepdim=True) == classes).sum(0)
+    ratio = (size - votes.amax(-1)).to(probs.dtype) / size
+    return ratio.masked_fill(probs.isnan().any(-1).any(0), float("nan"))
+
+
+def _entropy(probs: Tensor) -> Tensor:
+    return torch.special.entr(probs).sum(-1)
+
+
+def _checked(probs: Tensor) -> Tensor:
+    expect_floating("probs", probs, '"s b c"')
+    found = probs.ndim >= 2 and probs.shape[0] > 0 and probs.shape[-1] > 0
+    expect(found, "probs", 'a tensor "s b c" with at least one sample and one class', probs)
+    return widen(probs)

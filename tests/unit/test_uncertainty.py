@@ -1,0 +1,437 @@
+"""Behaviour of balancekit.uncertainty on real modules."""
+
+import doctest
+import importlib
+import pkgutil
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from balancekit import uncertainty
+from balancekit.uncertainty import DeepEnsemble, MCDropout, linear_dropout_moments, variation_ratio
+
+FILES = ["", *(f".{module.name}" for module in pkgutil.iter_modules(uncertainty.__path__))]
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_examples_in_docstrings(file: str) -> None:
+    module = importlib.import_module(uncertainty.__name__ + file)
+    with torch.random.fork_rng([]):
+        result = doctest.testmod(module)
+    assert result.failed == 0
+    assert result.attempted > 0 or file in ("._samples", "._members")
+
+
+# Where randomness sits
+
+
+class Call(nn.Module):
+    """A module made of submodules and a function of them."""
+
+    def __init__(self, function: Callable[..., Any], **modules: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(modules)
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self, x, *self.parts.values())
+
+
+class DropPath(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        return x * (torch.rand(x.shape[0], 1, 1) < 0.7) / 0.7
+
+
+class FusedAttention(nn.Module):
+    """In timm's style: the rate is a float that is passed on in train mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drop = nn.Dropout(0.3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(x, x, x, dropout_p=self.drop.p if self.training else 0.0)
+
+
+ROWS: dict[str, Callable[[], nn.Module]] = {
+    "Dropout": lambda: nn.Dropout(0.3),
+    "AlphaDropout": lambda: nn.AlphaDropout(0.3),
+    "Dropout1d": lambda: nn.Dropout1d(0.3),
+    "FeatureAlphaDropout": lambda: nn.FeatureAlphaDropout(0.3),
+    "TransformerEncoderLayer": lambda: nn.TransformerEncoderLayer(8, 2, 16, 0.3, batch_first=True),
+    "TransformerEncoder": lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, 0.3, batch_first=True), 2),
+    "MultiheadAttention": lambda: Call(
+        lambda _, x, attention: attention(x, x, x, need_weights=False)[0],
+        attention=nn.MultiheadAttention(8, 2, dropout=0.3, batch_first=True),
+    ),
+    "fused attention": FusedAttention,
+    "functional dropout": lambda: Call(lambda self, x: F.dropout(x, 0.3, self.training)),
+    "LSTM": lambda: Call(lambda _, x, lstm: lstm(x)[0], lstm=nn.LSTM(8, 8, 2, dropout=0.3, batch_first=True)),
+    "DropPath": DropPath,
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_stream() -> Any:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.mark.parametrize("grad", ["no_grad", "inference_mode", "enable_grad"])
+@pytest.mark.parametrize("chunk", [1, 5])
+@pytest.mark.parametrize("row", ROWS)
+def test_every_kind_of_dropout_is_on(row: str, chunk: int, grad: str) -> None:
+    model, x = ROWS[row]().eval(), torch.randn(24, 5, 8)
+    with getattr(torch, grad)():
+        before = model(x)
+        samples = MCDropout(model, 16, chunk_size=chunk)(x)
+        assert torch.equal(model(x), before)
+    assert samples.shape == (16, 24, 5, 8)
+    spread = samples.std(0).mean()
+    assert spread > 0.003
+    assert len({tuple(sample.flatten().tolist()) for sample in samples}) == 16
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("row", ["TransformerEncoderLayer", "MultiheadAttention"])
+def test_spread_equals_that_of_train_mode(row: str) -> None:
+    model, x = ROWS[row](), torch.randn(3, 5, 8)
+    with torch.no_grad():
+        reference = torch.stack([model.train()(x) for _ in range(400)]).std(0).mean()
+        found = MCDropout(model.eval(), 400, chunk_size=50)(x).std(0).mean()
+    assert abs(found / reference - 1) < 0.05
+
+
+# Modes, buffers, exclusion
+
+
+def test_normalisation_keeps_its_running_statistics_whatever_the_mode() -> None:
+    model = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Dropout(0.5))
+    x = 5 + torch.randn(4, 3)
+    outputs = []
+    for mode in (True, False):
+        model.train(mode)
+        outputs.append(MCDropout(model)(x, generator=torch.Generator().manual_seed(0)))
+        assert all(module.training is mode for module in model.modules())
+    assert torch.equal(*outputs)
+    norm = model[1]
+    assert isinstance(norm, nn.BatchNorm1d)
+    assert norm.num_batches_tracked == 0
+    assert torch.equal(norm.running_mean, torch.zeros(6))  # type: ignore[arg-type]
+
+
+def test_excluded_types_and_modules_stay_quiet_with_all_they_contain() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left = nn.Sequential(nn.Sequential(nn.Dropout(0.5)))
+            self.right = nn.Sequential(nn.Sequential(nn.AlphaDropout(0.5)))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            return self.left(x), self.right(x)
+
+    model, x = Two(), torch.ones(8, 8)
+    for exclude, quiet in [([model.left], 0), ([model.right], 1), ([nn.AlphaDropout], 1), ([nn.Dropout], 0)]:
+        samples = MCDropout(model, exclude=exclude)(x)
+        assert samples[quiet].std(0).max() == 0
+        assert samples[1 - quiet].std(0).min() > 0
+    assert all(module.training for module in model.modules())
+
+
+def test_buffers_that_are_replaced_come_back() -> None:
+    class Tally(nn.Module):
+        seen: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("seen", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.seen = self.seen + len(x)
+            return F.dropout(x, 0.5, self.training)
+
+    model = Tally()
+    buffer = model.seen
+    for mode in (torch.enable_grad, torch.inference_mode):
+        with mode():
+            MCDropout(model)(torch.ones(3, 2))
+        assert model.seen is buffer
+        assert buffer == 0
+
+
+def test_writes_to_buffers_are_undone_in_inference_mode() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4)))
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            MCDropout(model)(torch.ones(3, 4))
+        assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_gradients_flow_through_batch_normalisation() -> None:
+    """Its running statistics are part of the graph, so they must not be written to."""
+    model = nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 2))
+    x = torch.randn(4, 3, requires_grad=True)
+    MCDropout(model, 4)(x).square().mean().backward()
+    assert x.grad is not None
+    assert x.grad.norm() > 0
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+@pytest.mark.parametrize("first", [nn.Dropout(0.5, inplace=True), nn.ReLU(inplace=True)])
+def test_the_callers_input_is_not_written_to(first: nn.Module, chunk: int) -> None:
+    x = torch.randn(3, 4)
+    before, row = x.clone(), torch.randn(1, 4).expand(3, 4)
+    model = nn.Sequential(first, nn.Dropout(0.5))
+    MCDropout(model, 7, chunk_size=chunk)(x)  # 7 leaves a last pass of one sample
+    MCDropout(model, 7, chunk_size=chunk)(row)
+    assert torch.equal(x, before)
+    DeepEnsemble([nn.Sequential(first, nn.Linear(4, 2)), nn.Linear(4, 2)])(x)
+    assert torch.equal(x, before)
+
+
+# Inputs and outputs
+
+
+class Pair(NamedTuple):
+    mean: Tensor
+    extra: dict[str, Any]
+
+
+class Multimodal(nn.Module):
+    def forward(self, batch: dict[str, Any], *, mask: Tensor, scale: float = 1.0) -> Pair:
+        rgb = F.dropout(batch["rgb"], 0.5, self.training) * mask[:, None] * scale * batch["gain"]
+        name = batch.pop("name")
+        return Pair(rgb, {"depth": [batch["depth"]], "name": name, "none": None, "tokens": 7})
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 6])
+def test_any_inputs_and_outputs(chunk: int) -> None:
+    rgb, depth, mask = torch.rand(3, 4) + 1, torch.rand(3, 2, 2), torch.tensor([1.0, 0.0, 1.0])
+    batch = {"rgb": rgb, "depth": depth, "gain": torch.tensor(2.0), "name": "a"}
+    out = MCDropout(Multimodal(), 6, chunk_size=chunk)(batch, mask=mask, scale=0.5)
+    assert isinstance(out, Pair)
+    assert out.mean.shape == (6, 3, 4)
+    assert (out.mean[:, 1] == 0).all()
+    kept = out.mean[:, [0, 2]] != 0
+    assert torch.equal(out.mean[:, [0, 2]][kept], (2 * rgb[[0, 2]]).expand(6, 2, 4)[kept])
+    assert torch.equal(out.extra["depth"][0], depth.expand(6, 3, 2, 2))
+    assert out.extra["name"] == "a"
+    assert out.extra["none"] is None
+    assert out.extra["tokens"] == 7
+    assert batch["name"] == "a"  # the model popped from its own dict
+
+
+def test_chunks_of_one_need_no_batch() -> None:
+    model = Call(lambda self, x: F.dropout(x, 0.5, self.training).sum())
+    assert MCDropout(model, 5)(torch.ones(50)).shape == (5,)
+
+
+def test_one_tensor_twice_stays_one_tensor() -> None:
+    class Same(nn.Module):
+        def forward(self, query: Tensor, key: Tensor) -> Tensor:
+            assert query is key
+            return F.dropout(query, 0.5, self.training)
+
+    x = torch.ones(3, 8)
+    for chunk in (1, 2):
+        assert MCDropout(Same(), 4, chunk_size=chunk)(x, key=x).shape == (4, 3, 8)
+
+
+def test_what_cannot_be_stacked_is_an_error() -> None:
+    count = iter(range(100))
+    for value in (object(), None):
+        model = Call(lambda self, x, v=value: [F.dropout(x, 0.5, self.training), v or next(count)])
+        with pytest.raises(TypeError, match=r"model: expected outputs made of tensors, found"):
+            MCDropout(model, 3)(torch.ones(3))
+    model = Call(lambda self, x: [F.dropout(x, 0.5, self.training)] * (1 + next(count) % 2))
+    with pytest.raises(TypeError, match=r"model: expected outputs of one structure, found"):
+        MCDropout(model, 3)(torch.ones(3))
+
+
+# What counts as random
+
+
+def test_one_random_output_among_fixed_ones_is_enough() -> None:
+    model = Call(lambda self, x: {"fixed": x, "random": F.dropout(x, 0.5, self.training)})
+    samples = MCDropout(model, 2)(torch.ones(64))
+    assert samples["fixed"].std(0).max() == 0
+    assert samples["random"].std(0).max() > 0
+
+
+def test_two_passes_that_agree_by_chance_are_no_error() -> None:
+    draws = iter([1.0, 1.0, 1.0, 0.5])
+    samples = MCDropout(Call(lambda self, x: x * next(draws)), 4)(torch.ones(2))
+    assert samples[:, 0].tolist() == [1.0, 1.0, 1.0, 0.5]
+
+
+@pytest.mark.parametrize("value", [torch.full((3,), float("nan")), torch.ones(0, 4), torch.ones(3).long()])
+def test_no_evidence_is_no_error(value: Tensor) -> None:
+    """NaN, an empty batch and class indices are handed on as they are."""
+    samples = MCDropout(nn.Identity(), 4)(value)
+    torch.testing.assert_close(samples, value.expand(4, *value.shape), equal_nan=True)
+
+
+def test_rows_of_one_pass_are_not_taken_for_samples() -> None:
+    """A fixed model whose rows differ within a pass, as rounding makes them, is still not random."""
+    model = Call(lambda self, x: x + torch.arange(len(x))[:, None])
+    with pytest.raises(RuntimeError, match="found 2 bit-equal passes"):
+        MCDropout(model, 20, chunk_size=20)(torch.ones(3, 2))
+
+
+# The wrapper
+
+
+def test_state_dict_keys_stay() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(), nn.Linear(4, 2))
+    assert list(MCDropout(model).state_dict()) == list(model.state_dict())
+    MCDropout(model).load_state_dict({key: value + 1 for key, value in model.state_dict().items()})
+    outer = nn.ModuleDict({"head": MCDropout(model)})
+    assert list(outer.state_dict()) == [f"head.{key}" for key in model.state_dict()]
+
+
+def test_a_compiled_model_makes_two_graphs_and_no_more() -> None:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)).eval()
+    compiled = torch.compile(model, backend=backend)
+    estimator, x = MCDropout(compiled, 5), torch.ones(2, 3)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for _ in range(3):
+            assert estimator(x).std(0).max() > 0
+            assert torch.equal(compiled(x), model(x))
+    assert len(graphs) == 2
+
+
+# Ensembles
+
+
+def mlp() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2))
+
+
+def test_one_member_is_that_member() -> None:
+    member, x = mlp().eval(), torch.randn(4, 3)
+    assert torch.equal(DeepEnsemble([member])(x), member(x)[None])
+
+
+class Token(nn.Module):
+    """What a copy with `reset_parameters` leaves equal: a bare parameter, and attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, 1, 8))
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.norm = nn.LayerNorm(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(len(x), 1, 8), x], 1)
+        return self.norm(self.attention(x, x, x)[0])
+
+
+def test_built_members_differ_in_every_random_tensor() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ensemble = DeepEnsemble.build(Token, 3, seed=0)
+    states = [member.state_dict() for member in ensemble.members]
+    for name in ("token", "attention.in_proj_weight", "attention.out_proj.weight"):
+        assert not any(torch.equal(states[i][name], states[j][name]) for i, j in [(0, 1), (0, 2), (1, 2)])
+
+
+def test_neighbouring_seeds_share_no_member() -> None:
+    weights = [m.weight for seed in range(3) for m in DeepEnsemble.build(lambda: nn.Linear(3, 2), 4, seed=seed).members]
+    assert len({tuple(weight.flatten().tolist()) for weight in weights}) == 12
+
+
+def test_a_tensor_that_members_share_in_value_is_named() -> None:
+    pretrained = torch.randn(4, 4)
+
+    def factory() -> nn.Module:
+        model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+        with torch.no_grad():
+            next(model.parameters()).copy_(pretrained)
+        return model
+
+    with pytest.warns(UserWarning, match=r"bit-equal 0\.weight;") as caught:
+        DeepEnsemble.build(factory, 3, seed=0)
+    assert caught[0].filename == __file__
+
+
+def test_members_that_are_all_equal_are_an_error() -> None:
+    def factory() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Linear(3, 2)
+
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"factory: expected members that differ, found 'bit-equal weight, bias'"):
+        DeepEnsemble.build(factory, 2, seed=0)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert len(DeepEnsemble.build(factory, 1, seed=0).members) == 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_vmap_equals_the_loop_in_outputs_gradients_and_buffers(training: bool) -> None:
+    x = torch.randn(6, 3)
+    results = []
+    for backend in ("loop", "vmap"):
+        ensemble = DeepEnsemble.build(mlp, 3, seed=0, backend=backend).train(training)  # type: ignore[arg-type]
+        output = ensemble(x)
+        output.square().sum().backward()
+        results.append([output, *ensemble.buffers(), *(p.grad for p in ensemble.parameters())])
+    assert len(results[0]) == 1 + 3 * 3 + 3 * 6
+    for loop, vmapped in zip(*results, strict=True):
+        torch.testing.assert_close(vmapped, loop)
+
+
+def test_vmap_sees_members_that_were_trained_later() -> None:
+    ensemble, x = DeepEnsemble.build(mlp, 2, seed=0, backend="vmap").eval(), torch.randn(4, 3)
+    before = ensemble(x)
+    with torch.no_grad():
+        next(ensemble.members[1].parameters()).add_(1)
+    after = ensemble(x)
+    assert torch.equal(after[0], before[0])
+    assert not torch.equal(after[1], before[1])
+
+
+def test_vmap_draws_a_mask_for_each_member_and_keeps_the_input() -> None:
+    def factory() -> nn.Module:
+        return nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 4), nn.Dropout(0.5))
+
+    ensemble, x = DeepEnsemble.build(factory, 3, seed=0, backend="vmap"), torch.randn(50, 3)
+    before = x.clone()
+    zeros = ensemble(x) == 0
+    assert torch.equal(x, before)
+    assert not torch.equal(zeros[0], zeros[1])
+
+
+# Moments and votes
+
+
+def test_last_layer_dropout_needs_no_sampling() -> None:
+    """Probit over the exact moments agrees with many passes of Monte-Carlo dropout."""
+    head, x = nn.Linear(64, 1), torch.randn(5, 64)
+    with torch.no_grad():
+        samples = MCDropout(nn.Sequential(nn.Dropout(0.3), head), 4000, chunk_size=500)(x)
+        mean, variance = linear_dropout_moments(x, head.weight, head.bias, 0.3)
+    probit = torch.sigmoid(mean / torch.sqrt(1 + torch.pi / 8 * variance))
+    torch.testing.assert_close(probit, samples.sigmoid().mean(0), atol=0.01, rtol=0)
+
+
+def test_variation_ratio_counts_votes_and_not_the_mean() -> None:
+    """Votes 0, 0, 1, although the mean prefers class 1."""
+    probs = torch.tensor([[0.51, 0.49], [0.51, 0.49], [0.0, 1.0]])[:, None]
+    torch.testing.assert_close(variation_ratio(probs), torch.tensor([1 / 3]))

@@ -1,0 +1,111 @@
+"""Wrong calls of balancekit.uncertainty."""
+
+import torch
+from torch import nn
+
+from balancekit import uncertainty as u
+from tests.unit.wrong_calls import Case
+
+
+class _Scalar(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, training=self.training).sum()
+
+
+x, probs, weight = torch.ones(2, 4), torch.full((3, 2, 4), 0.25), torch.ones(5, 4)
+integers = torch.ones(3, 2, 4, dtype=torch.long)
+generator = torch.Generator()
+dropout = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).eval()
+linear, mixed = nn.Linear(4, 2), nn.ModuleList([nn.Linear(4, 2), nn.Linear(4, 2).eval()])
+tied = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
+tied_too = nn.Sequential(tied[0], nn.Tanh())
+
+CASES = [
+    # MCDropout
+    Case("mc model", lambda: u.MCDropout(torch.relu), TypeError, ("model", "nn.Module")),  # type: ignore[arg-type]
+    Case("mc one sample", lambda: u.MCDropout(dropout, 1), ValueError, ("samples", "at least 2", "1"), (dropout,)),
+    Case("mc half a sample", lambda: u.MCDropout(dropout, 2.5), TypeError, ("samples", "2.5")),  # type: ignore[arg-type]
+    Case("mc chunk", lambda: u.MCDropout(dropout, chunk_size=0), ValueError, ("chunk_size", "0")),
+    Case("mc exclude bare", lambda: u.MCDropout(dropout, exclude=dropout[2]), TypeError, ("exclude", "tuple")),  # type: ignore[arg-type]
+    Case("mc exclude name", lambda: u.MCDropout(dropout, exclude=["2"]), TypeError, ("exclude", "'2'")),  # type: ignore[list-item]
+    Case("mc exclude class", lambda: u.MCDropout(dropout, exclude=[int]), TypeError, ("exclude",)),  # type: ignore[list-item]
+    Case("mc exclude other", lambda: u.MCDropout(dropout, exclude=[linear]), ValueError, ("exclude", "Linear")),
+    Case("mc generator", lambda: u.MCDropout(dropout)(x, generator=3), TypeError, ("generator", "3"), (dropout,)),  # type: ignore[arg-type]
+    Case("mc no randomness", lambda: u.MCDropout(linear)(x), RuntimeError, ("model", "differ"), (linear,)),
+    Case(
+        "mc all excluded",
+        lambda: u.MCDropout(dropout, exclude=[nn.Dropout])(x),
+        RuntimeError,
+        ("model", "bit-equal"),
+        (dropout,),
+    ),
+    Case(
+        "mc chunk without batch",
+        lambda: u.MCDropout(dropout, chunk_size=2)(torch.ones(())),
+        ValueError,
+        ("chunk_size",),
+        (dropout,),
+    ),
+    Case("mc chunk of scalars", lambda: u.MCDropout(_Scalar(), chunk_size=2)(x), ValueError, ("chunk_size", "2 rows")),
+    # DeepEnsemble
+    Case("ensemble of none", lambda: u.DeepEnsemble([]), ValueError, ("members", "at least one")),
+    Case("ensemble of functions", lambda: u.DeepEnsemble([torch.relu]), TypeError, ("members",)),  # type: ignore[list-item]
+    Case("ensemble twice", lambda: u.DeepEnsemble([linear, linear]), ValueError, ("members", "weight", "0 and 1")),
+    Case("ensemble tied", lambda: u.DeepEnsemble([tied, tied_too]), ValueError, ("members", "0.weight")),
+    Case("ensemble backend", lambda: u.DeepEnsemble([linear], backend="jit"), ValueError, ("backend", "'jit'")),  # type: ignore[arg-type]
+    Case(
+        "vmap of two classes",
+        lambda: u.DeepEnsemble([linear, nn.Bilinear(4, 4, 2)], backend="vmap"),
+        ValueError,
+        ("members", "vmap"),
+    ),
+    Case(
+        "vmap of two shapes",
+        lambda: u.DeepEnsemble([linear, nn.Linear(4, 3)], backend="vmap"),
+        ValueError,
+        ("members", "vmap"),
+    ),
+    Case("vmap of two modes", lambda: u.DeepEnsemble(mixed, backend="vmap")(x), ValueError, ("members", "one mode")),
+    Case("build from a model", lambda: u.DeepEnsemble.build(3, 2, seed=0), TypeError, ("factory", "3")),  # type: ignore[arg-type]
+    Case("build none", lambda: u.DeepEnsemble.build(lambda: nn.Linear(4, 2), 0, seed=0), ValueError, ("size", "0")),
+    Case("build seed", lambda: u.DeepEnsemble.build(lambda: nn.Linear(4, 2), 2, seed=0.5), TypeError, ("seed",)),  # type: ignore[arg-type]
+    Case(
+        "build one object", lambda: u.DeepEnsemble.build(lambda: linear, 2, seed=0), ValueError, ("members", "weight")
+    ),
+    # features
+    Case("std of integers", lambda: u.dropout_std(integers), TypeError, ("x", "int64")),
+    Case("std of a list", lambda: u.dropout_std([1.0]), TypeError, ("x", "[1.0]")),  # type: ignore[arg-type]
+    Case("std p", lambda: u.dropout_std(x, 1.0), ValueError, ("p", "[0.0, 1.0)", "1.0")),
+    Case("std negative p", lambda: u.dropout_std(x, -0.1), ValueError, ("p", "-0.1")),
+    Case("std samples", lambda: u.dropout_std(x, samples=1), ValueError, ("samples", "at least 2")),
+    Case("std idle generator", lambda: u.dropout_std(x, generator=generator), ValueError, ("generator", "None")),
+    Case("confidence axis", lambda: u.dropout_confidence(torch.ones(())), ValueError, ("x", '"... d"')),
+    Case("confidence of no channel", lambda: u.dropout_confidence(torch.ones(2, 0)), ValueError, ("x", "(2, 0)")),
+    Case("confidence p", lambda: u.dropout_confidence(x, 2), ValueError, ("p", "2")),
+    Case("confidence rate", lambda: u.dropout_confidence(x, rate=0.0), ValueError, ("rate", "0.0")),
+    Case("confidence samples", lambda: u.dropout_confidence(x, samples=True), TypeError, ("samples", "True")),
+    Case("confidence method", lambda: u.dropout_confidence(x, method="loop"), ValueError, ("method", "'loop'")),  # type: ignore[arg-type]
+    Case("confidence idle generator", lambda: u.dropout_confidence(x, generator=generator), ValueError, ("generator",)),
+    Case("exponential of integers", lambda: u.exponential_confidence(integers), TypeError, ("uncertainty", "int64")),
+    Case("exponential rate", lambda: u.exponential_confidence(x, -1.0), ValueError, ("rate", "-1.0")),
+    Case("exponential rate type", lambda: u.exponential_confidence(x, "1"), TypeError, ("rate", "'1'")),  # type: ignore[arg-type]
+    # linear moments
+    Case("moments x", lambda: u.linear_dropout_moments(torch.ones(()), weight), ValueError, ("x", '"... d"')),
+    Case("moments weight", lambda: u.linear_dropout_moments(x, weight.T), ValueError, ("weight", "(4, 5)")),
+    Case("moments weight axes", lambda: u.linear_dropout_moments(x, weight[0]), ValueError, ("weight", '"o d"')),
+    Case("moments bias", lambda: u.linear_dropout_moments(x, weight, torch.ones(4)), ValueError, ("bias", "(5,)")),
+    Case("moments p", lambda: u.linear_dropout_moments(x, weight, p=1.0), ValueError, ("p", "1.0")),
+    Case(
+        "moments covariance", lambda: u.linear_dropout_moments(x, weight, covariance="low"), ValueError, ("covariance",)
+    ),  # type: ignore[arg-type]
+    # measures
+    *(
+        case
+        for measure in (u.predictive_entropy, u.expected_entropy, u.mutual_information, u.variation_ratio)
+        for case in (
+            Case(f"{measure.__name__} integers", lambda m=measure: m(integers), TypeError, ("probs", "int64")),
+            Case(f"{measure.__name__} axes", lambda m=measure: m(probs[0, 0]), ValueError, ("probs", "s b c", "(4,)")),
+            Case(f"{measure.__name__} no samples", lambda m=measure: m(probs[:0]), ValueError, ("probs", "(0, 2, 4)")),
+        )
+    ),
+]
