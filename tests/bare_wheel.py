@@ -1,4 +1,4 @@
-"""One ReGrad step in an environment that holds the wheel and its three dependencies, and a look at what the wheel holds.
+"""One ReGrad step where only the wheel and its three dependencies are installed, and a look at what the wheel holds.
 
 Run as a script: ``python tests/bare_wheel.py dist/balancekit-….whl``.
 """
@@ -20,11 +20,11 @@ def contents(wheel: str) -> None:
 
 def step() -> None:
     """Journey (i) on random data."""
-    import torch  # noqa: PLC0415
-    import torch.nn.functional as F  # noqa: PLC0415
-    from torch import nn  # noqa: PLC0415
+    import torch
+    import torch.nn.functional as F
+    from torch import nn
 
-    import balancekit as bk  # noqa: PLC0415
+    import balancekit as bk
 
     assert "site-packages" in str(Path(bk.__file__)), bk.__file__
     torch.manual_seed(0)

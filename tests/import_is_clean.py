@@ -31,13 +31,15 @@ def world() -> tuple:
 def main() -> None:
     """Import, compare, complain."""
     before, modules = world(), set(sys.modules)
-    import balancekit  # noqa: F401, PLC0415
+    import balancekit  # noqa: F401
 
     assert world() == before, "importing balancekit changed global state"
     new = {name.split(".")[0] for name in set(sys.modules) - modules}
     heavy = {"matplotlib", "pandas", "scipy", "sklearn", "lightning", "transformers", "beartype", "torch._inductor"}
     assert not new & heavy, f"importing balancekit loaded {sorted(new & heavy)}"
-    assert not {"torch._dynamo", "torch._inductor"} & (set(sys.modules) - modules), "importing balancekit loaded a compiler"
+    assert not {"torch._dynamo", "torch._inductor"} & (set(sys.modules) - modules), (
+        "importing balancekit loaded a compiler"
+    )
     print("import balancekit: clean")
 
 

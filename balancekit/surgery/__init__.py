@@ -10,12 +10,12 @@ fastest decides. Surgery recombines them.
     loss = balancer(total, {"rgb": loss_rgb, "depth": loss_depth}, confidence={"rgb": u_rgb, "depth": u_depth})
     loss.backward()
 
-========================  ============================================================================================
-:class:`ReGrad`           MMDG's rule: slow modalities are kept whole, the fast one loses what would slow them
-:class:`Sum`              no surgery: an ordinary backward of ``total + weight · Σ losses``, to compare with
-:class:`Rule`             what a rule is: Gram matrices "g r r" and a :class:`Step` in, weights "g r" out. Write your own
-:class:`Surgery`          what one step did, for :meth:`Rebalancer.register_step_hook`
-========================  ============================================================================================
+======================  ==============================================================================================
+:class:`ReGrad`         MMDG's rule: slow modalities are kept whole, the fast one loses what would slow them
+:class:`Sum`            no surgery: an ordinary backward of ``total + weight · Σ losses``, to compare with
+:class:`Rule`           what a rule is: Gram matrices "g r r" and a :class:`Step` in, weights "g r" out; write your own
+:class:`Surgery`        what one step did, for :meth:`Rebalancer.register_step_hook`
+======================  ==============================================================================================
 
 The cost follows the graph. In late fusion no loss reaches another branch, the weights are known beforehand, and
 everything is one ordinary backward. Where branches meet, M modalities take M passes besides the total's. An auxiliary

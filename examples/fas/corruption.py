@@ -1,0 +1,59 @@
+"""Regions in which one sensor fails, whatever the sample shows, and the mask that says where.
+
+A region is a rectangle of one to four by one to four tokens of the 8×8 grid. A token is marked for a modality where the
+region really changed its image: a failure over an empty background corrupts nothing.
+"""
+
+import numpy as np
+
+from .arrays import Array
+from .draws import Draws
+from .faces import SIZE
+from .profiles import Profile
+from .samples import TOKENS
+
+_PATCH = SIZE // TOKENS
+
+
+def _region(d: Draws, probability: float) -> Array:
+    """A random rectangle of whole tokens, bool "b h w"; empty with 1 − `probability`."""
+    token = np.arange(SIZE, dtype=np.float32) // _PATCH
+    high, wide = np.floor(d.uniform(1, 5)), np.floor(d.uniform(1, 5))
+    top, left = np.floor(d.uniform(0, 1) * (TOKENS + 1 - high)), np.floor(d.uniform(0, 1) * (TOKENS + 1 - wide))
+    rows, columns = token[None, :, None] - top, token[None, None, :] - left
+    return d.chance(probability) & (rows >= 0) & (rows < high) & (columns >= 0) & (columns < wide)
+
+
+def _moved(d: Draws, images: Array, region: Array, low: int, high: int) -> Array:
+    """`images` "b c h w" with `region` taken `low` to `high` pixels off, in a random direction."""
+    size, angle = d.uniform(low, high), d.uniform(0, 2 * np.pi)
+    down, right = np.round(size * np.sin(angle)).astype(int), np.round(size * np.cos(angle)).astype(int)
+    images = images.copy()
+    for i in np.flatnonzero(region.any((1, 2))):
+        moved = np.roll(images[i], (down[i, 0, 0], right[i, 0, 0]), (-2, -1))
+        images[i] = np.where(region[i], moved, images[i])
+    return images
+
+
+def _marked(before: Array, after: Array) -> Array:
+    """The tokens whose mean change exceeds two grey levels, bool "b 8 8"."""
+    change = np.abs(after.astype(np.float32) - before).mean(1)
+    tokens = change.reshape(len(change), TOKENS, _PATCH, TOKENS, _PATCH).mean((2, 4))
+    return tokens > 2
+
+
+def corrupt(d: Draws, rgb: Array, depth: Array, infrared: Array, site: Profile) -> tuple[Array, Array, Array, Array]:
+    """The three images after failures, each uint8 "b c h w", and the tokens that they hit, bool "b m 8 8".
+
+    Frame mismatch (the region of a frame in which the head was elsewhere): colour and depth .15, infrared .075.
+    Misalignment and holes in depth: .15 each. Sun: blinds the infrared and with it depth, as often as the site says.
+    """
+    rgb_after = _moved(d, rgb, _region(d, 0.15), 8, 16)
+    ir_after = _moved(d, infrared, _region(d, 0.075), 8, 16)
+    depth_after = _moved(d, _moved(d, depth, _region(d, 0.15), 8, 16), _region(d, 0.15), 3, 6)
+    sun, hole = _region(d, site.sun), _region(d, 0.15)
+    flood = 200 + 25 * d.field() + 8 * d.grain()
+    ir_after = np.where(sun[:, None], np.maximum(ir_after, np.clip(flood, 0, 255)[:, None].astype(np.uint8)), ir_after)
+    depth_after = np.where((hole | sun)[:, None], 0, depth_after).astype(np.uint8)
+    pairs = ((rgb, rgb_after), (depth, depth_after), (infrared, ir_after))
+    return rgb_after, depth_after, ir_after, np.stack([_marked(*pair) for pair in pairs], 1)

@@ -1,0 +1,46 @@
+"""Each figure is a picture file with something on it, drawn without any global state of matplotlib."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from examples.fas.pictures import draw_contact_sheet, draw_convergence, draw_roc, draw_scores, draw_uncertainty
+from examples.fas.standin import make_split
+
+SCORES, LIVE = np.linspace(0, 1, 40), np.arange(40) % 3 > 0
+
+
+def assert_drawn(path):
+    with Image.open(path) as image:
+        grey = np.asarray(image.convert("L"))
+    assert grey.shape[0] > 100 and grey.shape[1] > 100 and len(np.unique(grey)) > 20
+
+
+def test_every_picture_is_drawn(tmp_path):
+    samples = make_split("W", "test", 24, seed=0)
+    curves = {"sum": {"rgb": [1.0, 0.5], "depth": [1.0, 0.2]}, "regrad": {"rgb": [1.0, 0.4], "depth": [1.0, 0.3]}}
+    doubt = {name: np.random.default_rng(0).random((24, 64)) for name in ("rgb", "depth", "infrared")}
+    for path in (
+        draw_convergence(curves, tmp_path / "new" / "a.png"),
+        draw_roc({"one": (SCORES, LIVE), "two": (1 - SCORES, LIVE)}, tmp_path / "b.png"),
+        draw_scores(SCORES, LIVE, 0.4, tmp_path / "c.png"),
+        draw_scores(SCORES, LIVE, np.inf, tmp_path / "d.png"),
+        draw_contact_sheet(samples, tmp_path / "e.png", each=3),
+        draw_uncertainty(samples, doubt, tmp_path / "f.png"),
+    ):
+        assert_drawn(path)
+    assert "matplotlib.pyplot" not in sys.modules or sys.modules["matplotlib.pyplot"].get_fignums() == []
+
+
+def test_wrong_calls(tmp_path):
+    samples = make_split("W", "test", 4, seed=0)
+    with pytest.raises(ValueError, match=r"uncertainty\['rgb'\]: expected a modality and 64 tokens"):
+        draw_uncertainty(samples, {"rgb": np.zeros((4, 9))}, tmp_path / "a.png")
+    with pytest.raises(ValueError, match="live: expected one label a score"):
+        draw_scores(SCORES, LIVE[1:], 0.5, tmp_path / "b.png")
+    for draw, word in ((draw_convergence, "curves"), (draw_roc, "systems")):
+        with pytest.raises(ValueError, match=f"{word}: expected at least one system"):
+            draw({}, tmp_path / "c.png")
+    assert not list(tmp_path.iterdir())
