@@ -1,0 +1,93 @@
+"""Every fence of the documentation runs: python as it is, diffs applied, shell commands as dry runs."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *map(str, (ROOT / "docs").rglob("*.md")))
+FENCES = [
+    pytest.param(kind, text, id=f"{Path(page).name}-{number}-{kind}")
+    for page in PAGES
+    for number, (kind, text) in enumerate(re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S))
+]
+
+
+class ThreeBranches(nn.Module):
+    """What the diff of the README is applied to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict({name: nn.Linear(5, 8) for name in ("rgb", "depth", "ir")})
+        self.head = nn.Linear(24, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.cat([encoder(x) for encoder in self.encoders.values()], 1))
+
+
+def run_diff(text: str) -> None:
+    """Both sides of a diff are programs; the new one trains every parameter."""
+    sides = {"before": " -", "after": " +"}
+    for side, marks in sides.items():
+        torch.manual_seed(0)
+        model = ThreeBranches()
+        before = [parameter.clone() for parameter in model.parameters()]
+        names = {
+            "model": model,
+            "F": F,
+            "num_classes": 3,
+            "dim": 8,
+            "loader": [(torch.randn(6, 5), torch.randint(0, 3, (6,))) for _ in range(3)],
+            "optimizer": torch.optim.SGD(model.parameters(), lr=0.1),
+        }
+        exec("\n".join(line[2:] for line in text.splitlines() if line[:1] in marks), names)
+        assert all(not torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True)), side
+
+
+def check_shell(text: str) -> None:
+    """Targets exist, scripts understand --help, and packages are asked for as the Makefile does."""
+    makefile = (ROOT / "Makefile").read_text()
+    for line in text.splitlines():
+        for command in line.split("#")[0].split("&&"):
+            words = shlex.split(command)
+            if words[:1] == ["make"]:
+                subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+            elif words[:1] == ["python"] and words[1].endswith(".py"):
+                subprocess.run([sys.executable, words[1], "--help"], cwd=ROOT, check=True, capture_output=True)
+            elif words[:2] == ["python", "-m"]:
+                assert words[2] in ("venv", "pytest")
+            elif words[:2] == ["pip", "install"]:
+                assert all(word in makefile for word in words[2:] if word != "-c"), words
+            else:
+                assert words == [".", ".venv/bin/activate"], words
+
+
+@pytest.mark.parametrize(("kind", "text"), FENCES)
+def test_fence(kind: str, text: str) -> None:
+    if kind == "python":
+        exec(compile(text, "fence", "exec"), {"__name__": "fence"})
+    elif kind == "diff":
+        run_diff(text)
+    elif kind == "bash":
+        check_shell(text)
+    else:
+        assert kind == "text"
+
+
+def test_links_and_pictures_exist() -> None:
+    for page in PAGES:
+        prose = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.M | re.S)
+        for target in re.findall(r"\]\(([^)#]+)\)", prose):
+            if not target.startswith("http"):
+                assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_there_are_fences() -> None:
+    assert {param.values[0] for param in FENCES} >= {"python", "diff", "bash"}
