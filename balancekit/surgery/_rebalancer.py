@@ -98,7 +98,9 @@ class Rebalancer:
             RuntimeError: where separate passes would be silently wrong; the message names the cause and the remedy.
         """
         # a graph cannot be looked at while it is traced; the decorator form would import the compiler with the library
-        join = torch.compiler.disable(self._join) if torch.compiler.is_compiling() else self._join
+        join: Callable[..., Tensor] = self._join
+        if torch.compiler.is_compiling():
+            join = torch.compiler.disable(join)
         return join(total, losses, confidence, speed)
 
     def _join(

@@ -16,7 +16,7 @@ PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *map(str, (ROOT / "docs
 FENCES = [
     pytest.param(kind, text, id=f"{Path(page).name}-{number}-{kind}")
     for page in PAGES
-    for number, (kind, text) in enumerate(re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.M | re.S))
+    for number, (kind, text) in enumerate(re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
 ]
 
 
@@ -83,7 +83,7 @@ def test_fence(kind: str, text: str) -> None:
 
 def test_links_and_pictures_exist() -> None:
     for page in PAGES:
-        prose = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.M | re.S)
+        prose = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
         for target in re.findall(r"\]\(([^)#]+)\)", prose):
             if not target.startswith("http"):
                 assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
