@@ -57,6 +57,11 @@ def sample_streams(
         yield lambda t: reseed(sample_seed(seed, t))
 
 
+def stream_states(devices: Iterable[torch.device]) -> list[Tensor]:
+    """The states of the global streams of the CPU and `devices`: they differ once anything was drawn."""
+    return [_get_state(device) for device in {torch.device("cpu"): None, **dict.fromkeys(devices)}]
+
+
 def _get_state(device: torch.device) -> Tensor:
     if device.type == "cpu":
         return torch.get_rng_state()

@@ -98,10 +98,10 @@ class Rebalancer:
             RuntimeError: where separate passes would be silently wrong; the message names the cause and the remedy.
         """
         # a graph cannot be looked at while it is traced; the decorator form would import the compiler with the library
-        join: Callable[..., Tensor] = self._join
+        arguments = total, losses, confidence, speed
         if torch.compiler.is_compiling():
-            join = torch.compiler.disable(join)
-        return join(total, losses, confidence, speed)
+            return torch.compiler.disable(Rebalancer._join)(self, *arguments)  # pyright: ignore[reportCallIssue]
+        return self._join(*arguments)
 
     def _join(
         self,

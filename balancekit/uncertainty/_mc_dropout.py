@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from balancekit._checks import expect, expect_count
 from balancekit._keys import keep_keys
-from balancekit._random import sample_streams
+from balancekit._random import sample_streams, stream_states
 from balancekit.uncertainty._samples import copy_tensors, join_samples
 
 
@@ -86,7 +86,7 @@ class MCDropout(nn.Module):
             The model's output with every tensor "b ..." replaced by its samples "s b ...".
 
         Raises:
-            RuntimeError: if all passes are bit-equal, that is, nothing in the model is random.
+            RuntimeError: if nothing in the model is random: no global stream advanced, and all passes are bit-equal.
         """
         is_generator = generator is None or isinstance(generator, torch.Generator)
         expect(is_generator, "generator", "a torch.Generator or None", generator, error=TypeError)
@@ -98,11 +98,16 @@ class MCDropout(nn.Module):
         devices = {tensor.device for tensor in [*tensors, *self.model.parameters(), *self.model.buffers()]}
         passes: list[Any] = []
         with _dropout_on(self.model, self.exclude), sample_streams(generator, devices) as start:
-            for t in range(0, self.samples, chunk):
+            start(0)
+            before = stream_states(devices)
+            passes.append(self._pass((args, kwargs), chunk, batch))
+            drew = any(not torch.equal(a, b) for a, b in zip(before, stream_states(devices), strict=True))
+            for t in range(chunk, self.samples, chunk):
                 start(t)
                 passes.append(self._pass((args, kwargs), min(chunk, self.samples - t), batch))
             samples = join_samples(passes)  # before the buffers come back: an output may be one
-        _expect_random(passes)
+        if not drew:
+            _expect_different(passes)
         return samples
 
     def _pass(self, inputs: Any, size: int, batch: int) -> Any:
@@ -160,7 +165,7 @@ def _version(tensor: Tensor) -> object:
     return object() if torch.is_inference_mode_enabled() else tensor._version
 
 
-def _expect_random(passes: Sequence[Any]) -> None:
+def _expect_different(passes: Sequence[Any]) -> None:
     """Raise if all passes are bit-equal. Integers alone, an empty batch and NaN are evidence of nothing."""
     first, *others = ([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)] for outputs in passes)
     if not any(leaf.is_floating_point() and leaf.numel() for leaf in first):

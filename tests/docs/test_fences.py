@@ -13,10 +13,11 @@ from torch import nn
 
 ROOT = Path(__file__).parents[2]
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", *map(str, (ROOT / "docs").rglob("*.md")))
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCES = [
     pytest.param(kind, text, id=f"{Path(page).name}-{number}-{kind}")
     for page in PAGES
-    for number, (kind, text) in enumerate(re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL))
+    for number, (kind, text) in enumerate(FENCE.findall((ROOT / page).read_text()))
 ]
 
 
@@ -83,7 +84,7 @@ def test_fence(kind: str, text: str) -> None:
 
 def test_links_and_pictures_exist() -> None:
     for page in PAGES:
-        prose = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+        prose = FENCE.sub("", (ROOT / page).read_text())
         for target in re.findall(r"\]\(([^)#]+)\)", prose):
             if not target.startswith("http"):
                 assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"

@@ -435,3 +435,14 @@ def test_variation_ratio_counts_votes_and_not_the_mean() -> None:
     """Votes 0, 0, 1, although the mean prefers class 1."""
     probs = torch.tensor([[0.51, 0.49], [0.51, 0.49], [0.0, 1.0]])[:, None]
     torch.testing.assert_close(variation_ratio(probs), torch.tensor([1 / 3]))
+
+
+def test_samples_that_are_equal_by_chance_are_no_error() -> None:
+    model = nn.Dropout(0.01)
+    x = torch.ones(1, 1)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        for _ in range(50):
+            assert MCDropout(model, samples=2)(x).shape == (2, 1, 1)
+    with pytest.raises(RuntimeError, match="bit-equal"):
+        MCDropout(nn.Dropout(0.0), samples=2)(x)
