@@ -413,6 +413,7 @@ def test_no_host_synchronisation_on_the_step_path(coupled: bool, per: str) -> No
 # ---------------------------------------------------------------------------------------------------------------- law 8
 
 
+@pytest.mark.compiles
 def test_compiled_weights_equal_eager() -> None:
     compiled = fullgraph(regrad_weights)
     generator = torch.Generator().manual_seed(0)

@@ -328,11 +328,7 @@ def every_function(x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...
     )
 
 
-# The signatures are checked by a wrapper that torch.compile cannot trace.
-checked = hasattr(dropout_std, "__wrapped__")
-
-
-@pytest.mark.skipif(checked, reason="signatures are being checked")
+@pytest.mark.compiles
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_full_graph_compile_equals_eager(dtype: torch.dtype) -> None:
     inputs = [features(i, *shape).to(dtype) for i, shape in enumerate([(3, 4, 5), (2, 5), (2,)])]
@@ -344,7 +340,7 @@ def test_full_graph_compile_equals_eager(dtype: torch.dtype) -> None:
         torch.testing.assert_close(found, expected, rtol=2e-2 if found.dtype == torch.bfloat16 else 1e-5, atol=1e-6)
 
 
-@pytest.mark.skipif(checked, reason="signatures are being checked")
+@pytest.mark.compiles
 def test_sampled_forms_compile_in_one_graph() -> None:
     def draw(x: Tensor) -> tuple[Tensor, Tensor]:
         return dropout_std(x, samples=20), dropout_confidence(x, method="sampled")
