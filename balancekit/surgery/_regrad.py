@@ -54,16 +54,20 @@ def regrad_weights(
     slow_own = 1 + torch.where(aligned, ratio, -ratio).sum(-1, keepdim=True)
     slow = own * slow_own + others * u * ~aligned
 
-    dot = (others * dots).sum(-1, keepdim=True)
-    norm = torch.einsum("gj,gjk,gk->g", others, gram, others).unsqueeze(-1)
-    # |s|² is a difference where the other gradients cancel: below its own rounding error it is 0
-    norm = torch.where(norm > torch.finfo(gram.dtype).eps * (others * squares).sum(-1, keepdim=True), norm, 0)
+    dot = _exact_sum(others * dots)
+    norm = _exact_sum((others.unsqueeze(-1) * gram * others.unsqueeze(-2)).flatten(1))
     u_own = (own * u).sum(-1, keepdim=True)
     aligned_s = _aligned(dot, square, norm, margin)
     ratio_s = u_own * _ratio(dot, norm)
     quick = own * u_own * ~aligned_s + others * (1 + torch.where(aligned_s, ratio_s, -ratio_s))
 
     return torch.where(fast[owner].unsqueeze(-1), quick, slow)
+
+
+def _exact_sum(terms: Tensor) -> Tensor:
+    """Sum over the last axis, 0 where it is below its own rounding error: terms that cancel must not leave a sign."""
+    total, noise = terms.sum(-1, keepdim=True), terms.abs().sum(-1, keepdim=True)
+    return torch.where(total.abs() > terms.shape[-1] * torch.finfo(terms.dtype).eps * noise, total, 0)
 
 
 def _aligned(dot: Tensor, a: Tensor, b: Tensor, margin: float) -> Tensor:
