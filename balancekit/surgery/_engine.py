@@ -6,6 +6,8 @@ with weight 0 is still multiplied, so that an inf or NaN in it is never lost.
 """
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -90,11 +92,9 @@ def granule_grams(
 
 def combine(rows: Sequence[Tensor | None], weights: Sequence[Tensor | float]) -> Tensor | None:
     """Σ_r weights[r] · rows[r] over the rows that exist."""
-    combined = None
-    for row, weight in zip(rows, weights, strict=True):
-        if row is not None:
-            combined = row * weight if combined is None else combined + row * weight
-    return combined
+    terms = [row * weight for row, weight in zip(rows, weights, strict=True) if row is not None]
+    terms.sort(key=lambda term: term.is_sparse)  # dense + sparse exists, sparse + dense does not
+    return reduce(add, terms) if terms else None
 
 
 def operate(plan: Plan, rows: list[Row]) -> list[Tensor | None]:
@@ -104,6 +104,10 @@ def operate(plan: Plan, rows: list[Row]) -> list[Tensor | None]:
     columns = list(zip(*rows, strict=True))
     branch, rest = columns[: len(plan.granule_of)], columns[len(plan.granule_of) :]
     reached = [t for t, column in enumerate(branch) if any(row is not None for row in column)]
+    if not reached:
+        raise RuntimeError(
+            "losses: expected gradients on the branches, found none: a backward on the way returned None"
+        )
     pairs = [tensor_gram(branch[t]) for t in reached]
     device, dtype = plan.step.losses.device, torch.float32
     for gram, _ in pairs:
@@ -128,8 +132,12 @@ def operate(plan: Plan, rows: list[Row]) -> list[Tensor | None]:
 def _average(rows: list[Row], leaves: Sequence[Tensor], ranks: Tensor) -> None:
     """Replace the branch part of each row by its mean over the ranks that have it, in one collective."""
     n = len(leaves)
-    filled = [[torch.zeros_like(leaf) if row[i] is None else row[i] for i, leaf in enumerate(leaves)] for row in rows]
-    summed = all_reduce_sum([part for row in filled for part in row])  # type: ignore[misc]
+    filled = [
+        torch.zeros_like(leaf) if part is None else part.to_dense() if part.is_sparse else part
+        for row in rows
+        for leaf, part in zip(leaves, row, strict=False)
+    ]
+    summed = all_reduce_sum(filled)
     for r, row in enumerate(rows):
         row[:n] = [part / ranks[r].clamp(min=1) for part in summed[r * n : (r + 1) * n]]
 
@@ -138,7 +146,7 @@ class Graft(torch.autograd.Function):
     """The identity on the total, whose backward runs the unimodal passes and hands the result to the leaves.
 
     The passes are seeded with the incoming gradient, so a loss scale reaches them. The losses travel as saved tensors:
-    autograd releases them, and with them their graphs, as it releases any other saved tensor.
+    autograd lets go of them when it lets go of any other saved tensor.
     """
 
     @staticmethod
@@ -166,9 +174,11 @@ class Graft(torch.autograd.Function):
 
 
 def _pass(root: Tensor, leaves: Sequence[Tensor], seed: Tensor) -> Row:
+    trained = [i for i, leaf in enumerate(leaves) if leaf.requires_grad]  # some may have been frozen since the call
+    row: Row = [None] * len(leaves)
     try:
-        return list(
-            torch.autograd.grad(root, leaves, seed.to(root.dtype), retain_graph=True, allow_unused=True)  # type: ignore[arg-type]
+        found = torch.autograd.grad(
+            root, [leaves[i] for i in trained], seed.to(root.dtype), retain_graph=True, allow_unused=True
         )
     except RuntimeError as error:
         if "donated buffers" not in str(error):
@@ -177,6 +187,9 @@ def _pass(root: Tensor, leaves: Sequence[Tensor], seed: Tensor) -> Row:
             "a compiled model whose first backward was an ordinary one keeps no graph for a second pass; set "
             "torch._functorch.config.donated_buffer = False before that first backward"
         ) from error
+    for i, gradient in zip(trained, found, strict=True):
+        row[i] = gradient
+    return row
 
 
 class Weighted(torch.autograd.Function):

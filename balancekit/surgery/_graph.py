@@ -35,11 +35,12 @@ def reach(loss: Tensor) -> Reach:
     stack: list[tuple[Any, int]] = [start]
     while stack:
         node, slot = stack.pop()
-        if (leaf := getattr(node, "variable", None)) is not None:
-            leaves[leaf] = None
+        name = type(node).__name__  # not node.name(): a custom Function may have set an attribute of that name
+        if name == "AccumulateGrad":
+            if node.variable.requires_grad:  # it may have been frozen since
+                leaves[node.variable] = None
             continue
         edges = node.next_functions
-        name = node.name()
         if name == _REENTRANT:
             raise RuntimeError(
                 "losses: expected a graph that autograd.grad can follow, found a reentrant checkpoint; "
@@ -55,7 +56,7 @@ def reach(loss: Tensor) -> Reach:
                 )
             edges = edges[slot : slot + 1]  # the sink joins all outputs in one node: output i goes on at edge i
         for following, index in edges:
-            key = (following, index) if following is not None and following.name() == _SINK else following
+            key = (following, index) if type(following).__name__ == _SINK else following
             if following is not None and key not in seen:
                 seen.add(key)
                 stack.append((following, index))

@@ -1,22 +1,23 @@
 """The loss that carries gradient surgery into an ordinary backward."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import reduce
+from operator import add
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from balancekit._checks import describe, expect, expect_choice, expect_number
+from balancekit._checks import expect, expect_choice, expect_number
 from balancekit._distributed import all_reduce_sum, world_size
 from balancekit._typing import Float
 from balancekit.branches import Branches
+from balancekit.surgery._arguments import Facts, Losses, check_call
 from balancekit.surgery._engine import Graft, Plan, Surgery, Weighted, apply_rule
 from balancekit.surgery._graph import Reach, reach
 from balancekit.surgery._rule import Rule, Step
-
-Losses = Mapping[str, Tensor]
 
 
 class Rebalancer:
@@ -28,7 +29,10 @@ class Rebalancer:
     accumulation, DistributedDataParallel and the trainers built on them need no further code.
 
     Where no loss reaches another branch (late fusion), the weights are known before any pass, and the backward is one
-    ordinary backward. Elsewhere it runs one pass per modality besides the total's.
+    ordinary backward. Elsewhere it runs one pass per modality besides the total's. In those passes hooks on tensors and
+    modules fire too, once a pass; an input that requires grad counts as a tensor of no branch. They run inside the
+    backward of this loss: another ``backward()`` before it frees what they share, as between any two losses, and the
+    graphs of the unimodal losses live as long as you hold them. Compiled autograd cannot run them.
 
     Args:
         branches: which parameters belong to which modality.
@@ -81,8 +85,8 @@ class Rebalancer:
         total: Float[Tensor, ""] | None,
         losses: Losses,
         *,
-        confidence: Mapping[str, Tensor | float] | None = None,
-        speed: Mapping[str, Tensor | float] | None = None,
+        confidence: Facts | None = None,
+        speed: Facts | None = None,
     ) -> Float[Tensor, ""]:
         """Return the total loss, with surgery attached to its backward.
 
@@ -107,15 +111,14 @@ class Rebalancer:
         self,
         total: Tensor | None,
         losses: Losses,
-        confidence: Mapping[str, Tensor | float] | None,
-        speed: Mapping[str, Tensor | float] | None,
+        confidence: Facts | None,
+        speed: Facts | None,
     ) -> Tensor:
-        self._check(total, losses, confidence, speed)
+        check_call(list(self.branches), self.rest, total, losses, {"confidence": confidence, "speed": speed})
         value = total
         if value is None:
-            value = sum((losses[name] for name in losses), torch.zeros(())) * self.weight if losses else None
-            expect(value is not None, "losses", "at least one loss, since total is None", {})
-            assert value is not None
+            expect(len(losses) > 0, "losses", "at least one loss, since total is None", {})
+            value = reduce(add, losses.values()) * self.weight
         if not torch.is_grad_enabled() or (not losses and not self.sync):
             return value
 
@@ -132,7 +135,7 @@ class Rebalancer:
         step, ranks, collapses = self._facts(value, losses, confidence, speed, collapses)
         if collapses:
             return self._collapse(value, total is None, losses, step, ranks)
-        return self._graft(value, total, losses, reaches, step, ranks)
+        return self._graft(value, total, losses, reaches, owners, step, ranks)
 
     def register_step_hook(self, hook: Callable[[Surgery], None]) -> RemovableHandle:
         """Call `hook` with a :class:`Surgery` in every backward; returns a handle whose ``remove()`` ends it."""
@@ -143,37 +146,6 @@ class Rebalancer:
     def _report(self, surgery: Surgery) -> None:
         for hook in tuple(self._hooks.values()):
             hook(surgery)
-
-    def _check(self, total: Tensor | None, losses: Losses, confidence: object, speed: object) -> None:
-        names = list(self.branches)
-        if total is None:
-            expect(self.rest == "sum", "total", 'a loss, since rest="total"', None)
-        else:
-            _expect_scalar("total", total)
-        expect(isinstance(losses, Mapping), "losses", "a mapping from branch names to losses", losses, error=TypeError)
-        unknown = [name for name in losses if name not in names]
-        expect(not unknown, "losses", f"names among {names}", unknown)
-        for name, loss in losses.items():
-            _expect_scalar(f"losses[{name!r}]", loss)
-        for argument, values in (("confidence", confidence), ("speed", speed)):
-            if values is None:
-                continue
-            expect(
-                isinstance(values, Mapping), argument, "a mapping from branch names to values", values, error=TypeError
-            )
-            assert isinstance(values, Mapping)
-            unknown = [name for name in values if name not in names]
-            expect(not unknown, argument, f"names among {names}", unknown)
-            missing = [name for name in losses if name not in values]
-            expect(not missing, argument, f"a value for each of {list(losses)}", list(values))
-            for name, item in values.items():
-                tensor = isinstance(item, Tensor) and item.ndim <= 1 and item.numel() > 0
-                expect(
-                    tensor or isinstance(item, float | int),
-                    f"{argument}[{name!r}]",
-                    'a number, or a tensor () or "b"',
-                    item,
-                )
 
     def _check_reach(self, name: str, found: Reach, reached: set[str]) -> None:
         if name not in reached and found.obstacle is None:
@@ -187,14 +159,16 @@ class Rebalancer:
         self,
         value: Tensor,
         losses: Losses,
-        confidence: Mapping[str, Tensor | float] | None,
-        speed: Mapping[str, Tensor | float] | None,
+        confidence: Facts | None,
+        speed: Facts | None,
         collapses: bool,
     ) -> tuple[Step, Tensor | None, bool]:
         """The step's facts, averaged over ranks if `sync`; the ranks that have each modality; whether all collapse."""
-        dtype = torch.promote_types(value.dtype, torch.float32)
+        dtype = torch.float32
+        for tensor in (value, *losses.values()):
+            dtype = torch.promote_types(dtype, tensor.dtype)
 
-        def row(values: Mapping[str, Tensor | float], absent: float) -> Tensor:
+        def row(values: Facts, absent: float) -> Tensor:
             items = (values[name] if name in losses else absent for name in self.branches)
             options = {"dtype": dtype, "device": value.device}
             return torch.stack([torch.as_tensor(item, **options).detach().mean() for item in items])
@@ -239,6 +213,7 @@ class Rebalancer:
         total: Tensor | None,
         losses: Losses,
         reaches: dict[str, Reach],
+        owners: dict[Tensor, str],
         step: Step,
         ranks: Tensor | None,
     ) -> Tensor:
@@ -253,7 +228,7 @@ class Rebalancer:
                     "losses: expected branches that meet nowhere, or a graph that allows separate passes, "
                     f"found {obstacle}"
                 )
-        names, owners = list(self.branches), self.branches.owners()
+        names = list(self.branches)
         reached = dict.fromkeys(leaf for each in found for leaf in each.leaves)
         # averaged over ranks, every rank takes part in one schedule, whichever modalities it has
         own = [p for p in owners if p.requires_grad and (self.sync or p in reached)]
@@ -280,11 +255,3 @@ class Rebalancer:
 
     def __repr__(self) -> str:
         return f"Rebalancer({self.rule}, weight={self.weight}, per={self.per!r}, rest={self.rest!r}, sync={self.sync})"
-
-
-def _expect_scalar(argument: str, value: object) -> None:
-    fits = isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()
-    if not fits:
-        raise (ValueError if isinstance(value, Tensor) else TypeError)(
-            f"{argument}: expected a floating-point scalar tensor, found {describe(value)}"
-        )

@@ -57,7 +57,7 @@ def regrad_weights(
     dot = _exact_sum(others * dots)
     norm = _exact_sum((others.unsqueeze(-1) * gram * others.unsqueeze(-2)).flatten(1))
     u_own = (own * u).sum(-1, keepdim=True)
-    aligned_s = _aligned(dot, square, norm, margin)
+    aligned_s = _aligned(dot, norm, square, margin)
     ratio_s = u_own * _ratio(dot, norm)
     quick = own * u_own * ~aligned_s + others * (1 + torch.where(aligned_s, ratio_s, -ratio_s))
 
@@ -71,11 +71,13 @@ def _exact_sum(terms: Tensor) -> Tensor:
 
 
 def _aligned(dot: Tensor, a: Tensor, b: Tensor, margin: float) -> Tensor:
-    return dot > margin * (a.sqrt() * b.sqrt()) if margin else dot > 0
+    """Whether b, with inner product `dot` and square norm `b`, has a projection on a, with square norm `a`."""
+    agree = dot > margin * (a.sqrt() * b.sqrt()) if margin else dot > 0
+    return agree & (a > 0)  # nothing can be projected on a zero vector
 
 
 def _ratio(dot: Tensor, square: Tensor) -> Tensor:
-    """Dot over square; 0 for a zero vector, which nothing can be projected on."""
+    """Dot over square; 0 for a zero vector."""
     return torch.where(square > 0, dot / torch.where(square > 0, square, 1), 0)
 
 

@@ -133,11 +133,20 @@ def test_regrad_at_tiny_and_huge_gradients(scale: float) -> None:
         torch.testing.assert_close(found / scale, reference, rtol=1e-9, atol=1e-9)
 
 
-def test_near_cancellation_of_the_others_does_not_blow_up() -> None:
-    g = torch.tensor([[1.0, 0.0], [0.3, 1.0], [-0.3, -1.0 + 1e-7]])
-    fast = torch.tensor([True, False, False])
-    weights = regrad_weights((g @ g.T)[None], torch.ones(3), fast, torch.tensor([0]))[0]
-    assert (weights @ g).norm() <= 3.0
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_others_that_cancel_leave_the_fast_branch_its_own_gradient(sign: float) -> None:
+    """s is 0 up to rounding: Δ is s + u g of the fast branch, on either side of zero."""
+    g = torch.tensor([[sign, 0.0, 0.0], [1e-4, 1.0, 0.3], [0.0, -1.0, -0.3]])
+    fast, u = torch.tensor([True, False, False]), torch.tensor([0.5, 1.0, 1.0])
+    weights = regrad_weights((g @ g.T)[None], u, fast, torch.tensor([0]))[0]
+    torch.testing.assert_close(weights @ g, g[1] + g[2] + 0.5 * g[0], rtol=1e-3, atol=1e-6)
+
+
+def test_a_slow_gradient_that_underflows_counts_as_zero() -> None:
+    g = torch.tensor([[1e-26, 0.0], [1.0, 0.0]])
+    fast, u = torch.tensor([False, True]), torch.tensor([1.0, 0.5])
+    weights = regrad_weights((g @ g.T)[None], u, fast, torch.tensor([0]))[0]
+    assert weights.tolist() == [1.0, 0.5]
 
 
 # ---------------------------------------------------------------------------------------------------------------- law 5
@@ -386,6 +395,49 @@ def test_a_loss_scale_reaches_the_passes() -> None:
     for a, b in zip(small.parameters(), reference.parameters(), strict=True):
         error = (a.grad.double() / 2.0**16 - b.grad).norm() / b.grad.norm()
         assert error < 5e-3
+
+
+def test_parameters_frozen_between_forward_and_backward() -> None:
+    model, balancer, total, losses = step_of(True)
+    loss = balancer(total, losses)
+    model.encoders["m0"][0].weight.requires_grad_(False)
+    loss.backward()
+    assert model.encoders["m0"][0].weight.grad is None
+    assert model.encoders["m1"][0].weight.grad is not None
+    model, balancer, total, losses = step_of(True)
+    model.heads["m0"].weight.requires_grad_(False)
+    balancer(total, losses).backward()
+    assert model.heads["m0"].weight.grad is None
+
+
+def test_custom_functions_with_attributes_of_any_name() -> None:
+    class Named(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: object, x: Tensor) -> Tensor:
+            ctx.name, ctx.variable = "foo", x.detach()
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: object, gradient: Tensor) -> Tensor:
+            return gradient
+
+    model, balancer, total, losses = step_of(True)
+    balancer(Named.apply(total), {name: Named.apply(loss) for name, loss in losses.items()}).backward()
+    expected, (model, balancer, total, losses) = gradients(model), step_of(True)
+    balancer(total, losses).backward()
+    assert all(torch.equal(a, b) for a, b in zip(gradients(model), expected, strict=True))
+
+
+def test_the_losses_dtype_decides_ties() -> None:
+    """Two float64 losses that float32 could not tell apart, beside a float32 total."""
+    a, b = nn.Linear(1, 1, dtype=torch.float64), nn.Linear(1, 1, dtype=torch.float64)
+    model = nn.ModuleDict({"a": a, "b": b})
+    balancer = Rebalancer(Branches(model, {"a": "a", "b": "b"}), ReGrad())
+    seen = []
+    balancer.register_step_hook(seen.append)
+    losses = {"a": a.weight.sum() * 0 + 1, "b": b.weight.sum() * 0 + (1 + 1e-9)}
+    balancer((a.weight.sum() + b.weight.sum()).float(), losses, confidence={"a": 0.5, "b": 0.5}).backward()
+    assert seen[0].weights[:, 1:].diagonal().tolist() == [0.5, 1.0]
 
 
 class NoHostRead(TorchDispatchMode):

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
-import balancekit.branches
 from balancekit import Branches, MultiBranch
+from balancekit.branches import _branches, _multi_branch
 
 
 class Two(nn.Module):
@@ -42,7 +42,10 @@ def check(model: nn.Module, run: object, branches: Branches, plain: Two) -> None
 
 
 def test_documented_examples() -> None:
-    assert doctest.testmod(balancekit.branches).failed == 0
+    for module in (_branches, _multi_branch):
+        result = doctest.testmod(module)
+        assert result.attempted > 0
+        assert result.failed == 0
 
 
 def test_a_mapping_of_parameters_in_every_form_of_target() -> None:
@@ -98,7 +101,7 @@ def test_absent_is_absent_not_stale() -> None:
         model(X, skip_b=True)
     assert set(features) == {"a"}
     model(X)  # outside a capture nothing is kept
-    assert all(tap.store is None for tap in branches._taps)
+    assert all(hook.store is None for hook in branches._hooks)
 
 
 def test_pool() -> None:
@@ -287,3 +290,39 @@ def test_multibranch_keeps_the_state_dict() -> None:
     assert all(torch.equal(model.state_dict()[key], other[key] * 2) for key in keys)
     with pytest.raises(RuntimeError, match="Missing key"):
         wrapped.load_state_dict({})
+
+
+def test_the_first_module_with_a_forward_is_captured() -> None:
+    model = Two()
+    model.extra = nn.ParameterList([nn.Parameter(torch.ones(2))])
+    branches = Branches(model, {"a": ["extra", "a"], "b": ["b.weight", "b.bias"]})
+    with branches.capture() as features:
+        model(X)
+    assert list(features) == ["a"]
+    only_parameters = Branches(model, {"b": ["b.weight"]})
+    with pytest.raises(RuntimeError, match="found no feature"), only_parameters.capture():
+        model(X)
+
+
+def test_features_inside_and_after_the_block() -> None:
+    model = Two()
+    branches = Branches(model, {"b": "b", "a": "a"}, pool=lambda output: output.sum(0))
+    with branches.capture() as features:
+        assert dict(features) == {}
+        model.a(X)
+        assert features["a"].shape == (3,)
+        assert "b" not in features
+        with pytest.raises(KeyError):
+            features["b"]
+        model.b(X)
+    assert list(features) == ["b", "a"]  # the order of the branches, not of running
+    assert features["a"] is features["a"]
+
+
+def test_a_pool_and_non_reentrant_checkpointing() -> None:
+    model = Two()
+    branches = Branches(model, GROUPS, pool=lambda output: (output.tanh() * output).sigmoid())
+    with branches.capture() as features:
+        output = checkpoint(model, X, use_reentrant=False)
+    (output.sum() + features["a"].sum()).backward()
+    assert model.a[0].weight.grad is not None
