@@ -14,7 +14,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'  # the first with --group
 
 $(VENV)/.examples: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) torch && $(PIP) -e '.[examples]'
+	$(PIP) -e '.[examples]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.examples

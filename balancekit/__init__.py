@@ -6,7 +6,7 @@ fusion: suppress it (``uncertainty``, ``adapters``). A modality is *too fast* an
 ``domains`` holds the losses that make features alike across sites. Every part works alone, in any training loop.
 """
 
-from balancekit.adapters import CrossModal, GatedCrossAttention, Parallel, Tap, hub
+from balancekit.adapters import CentralDifferenceConv2d, CrossModal, GatedCrossAttention, Parallel, Tap, hub
 from balancekit.branches import Branches, MultiBranch
 from balancekit.domains import (
     asymmetric_triplet_loss,
@@ -40,6 +40,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Branches",
+    "CentralDifferenceConv2d",
     "CrossModal",
     "DeepEnsemble",
     "GatedCrossAttention",

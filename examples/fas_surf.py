@@ -11,8 +11,9 @@ domains; nothing is chosen on the test domain. One seed ranks nothing: over seed
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from tqdm import tqdm
 
 PLAIN = System(adapter=False, uem=False, ssp=False, regrad=False)
 PARTS = ("adapter", "uem", "ssp", "regrad")
-COUNTS = {"train": 600, "dev": 200, "test": 800}
+COUNTS = {"train": 500, "dev": 200, "test": 800}
 
 
 def main() -> None:
@@ -47,18 +48,17 @@ def main() -> None:
         systems["without " + ", ".join(off)] = System()._replace(**dict.fromkeys(off, False))
     options = Options(epochs=args.epochs, seed=args.seed)
 
-    steps = sum(len(train.live) // options.batch * options.epochs for _ in systems)
     fitted, dev_scores, test_scores, confidence = {}, {}, {}, {}
     # a step with surgery costs about four without: the bar counts plain steps, so that its time left is true
     cost = {name: len(system.modalities) * (4 if system.ssp else 1) for name, system in systems.items()}
-    total = sum(cost.values()) * steps // len(systems)
+    total = sum(cost.values()) * options.epochs * (len(train.live) // options.batch)
     form = "{desc:>16} {percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left"
     often = 0.1 if sys.stderr.isatty() else 10.0  # seconds between two states of the bar
     with tqdm(total=total, bar_format=form, mininterval=often) as bar:
         for name, system in systems.items():
             bar.set_description(name)
             place = args.out / "checkpoints" / f"{name.replace(' ', '-').replace(',', '')}.pt"
-            advance: Callable[[int], object] = lambda n, per=cost[name]: bar.update(n * per)  # noqa: E731
+            advance = partial(advanced, bar, cost[name])
             fitted[name] = fit(system, train, options, checkpoint=place, resume=args.resume, progress=advance)
             dev_scores[name], _ = score(fitted[name].model, dev)
             test_scores[name], confidence[name] = score(fitted[name].model, test)
@@ -88,6 +88,10 @@ def main() -> None:
 
     draw(args.out, test, fitted, reports, test_scores, confidence["full"], order)
     print(f"\npictures in {args.out}/   {time.perf_counter() - began:.0f} s in all")
+
+
+def advanced(bar: tqdm, cost: int, steps: int) -> None:
+    bar.update(cost * steps)
 
 
 def table(reports: dict[str, Report], target: str) -> str:
@@ -149,12 +153,17 @@ def generated(args: argparse.Namespace) -> Iterable[Samples]:
 
 def from_lists(args: argparse.Namespace) -> Iterable[Samples]:
     """Real list files; what is skipped or odd is printed, by file and line."""
+    pairs = list(wanted(args.target))
+    needed = " ".join(f"{domain}:{split}=FILE" for domain, split in pairs)
     given = {}
     for entry in args.lists:
         where, _, path = entry.partition("=")
-        given[tuple(where.split(":"))] = Path(path)
+        domain, _, split = where.partition(":")
+        if (domain, split) not in pairs or not Path(path).is_file():
+            raise SystemExit(f"--lists: expected existing files as {needed}, found {entry!r}")
+        given[domain, split] = Path(path)
     parts = {}
-    for domain, split in wanted(args.target):
+    for domain, split in pairs:
         if (domain, split) in given:
             records, report = read_list(given[domain, split], args.data, domain)
             print(report)
@@ -164,8 +173,7 @@ def from_lists(args: argparse.Namespace) -> Iterable[Samples]:
             parts[domain, split] = samples
     for split in COUNTS:
         if not any(pair[1] == split for pair in parts):
-            needed = [f"{domain}:{split}=…" for domain, each in wanted(args.target) if each == split]
-            raise SystemExit(f"--lists: expected at least one of {', '.join(needed)}, found {list(args.lists)}")
+            raise SystemExit(f"--lists: expected at least one {split} list of {needed}, found {list(given)}")
     return (concatenate([part for pair, part in parts.items() if pair[1] == split]) for split in COUNTS)
 
 
@@ -182,7 +190,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--lists", nargs="+", default=[], metavar="D:SPLIT=FILE", help="such as S:train=lists/train.txt"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.epochs < 1:
+        parser.error(f"--epochs: expected at least 1, found {args.epochs}")
+    if bool(args.lists) != bool(args.data):
+        parser.error("--lists and --data: expected both or neither")
+    return args
 
 
 if __name__ == "__main__":

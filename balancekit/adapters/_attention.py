@@ -120,10 +120,17 @@ class GatedCrossAttention(nn.Module):
         Row i asks with the other modality's token i and is added to the own token i, so both need equally many tokens.
         """
         self._check(own, other, confidence)
-        x, y = quick_gelu(self.down_own(own)), quick_gelu(self.down_other(other))
-        q, k, v = (
-            rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in (self.query(y), self.key(x), self.value(x))
-        )
+        x = quick_gelu(self.down_own(own))
+        heard = x  # the own tokens that are keys and values
+        if confidence is not None:  # a token at confidence 0 is not even looked at, so that its NaN or inf cannot leak
+            distrusted = (confidence == 0)[..., None]
+            if self.gate == "key":
+                heard = x.masked_fill(distrusted, 0)
+            else:
+                other = other.masked_fill(distrusted, 0)
+        y = quick_gelu(self.down_other(other))
+        tokens = self.query(y), self.key(heard), self.value(heard)
+        q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in tokens)
         attended = (
             gated_attention(q, k, v) if self.gate == "output" else gated_attention(q, k, v, confidence, self.gate)
         )

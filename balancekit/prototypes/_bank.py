@@ -88,7 +88,9 @@ class PrototypeBank(nn.Module):
         expect_labels("labels", labels, features.shape[0], classes)
         with torch.inference_mode(False), torch.no_grad():  # a pass in inference mode must leave ordinary buffers
             index = labels.long()
-            sums = self.sums.index_add(0, index, features.to(self.sums.dtype))
+            # the batch on its own first: a small row added to a large running sum would lose its last digits
+            batch = torch.zeros_like(self.sums).index_add(0, index, features.to(self.sums.dtype))
+            sums = self.sums + batch
             counts = self.counts.index_add(0, index, torch.ones_like(index))
             finite = sums.isfinite().all()
             self.sums = torch.where(finite, sums, self.sums)

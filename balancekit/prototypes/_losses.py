@@ -78,7 +78,8 @@ def prototypical_cross_entropy(
     logits, seen = _all_logits(features, prototypes, seen)
     expect_labels("labels", labels, features.shape[0], prototypes.shape[0])
     index = labels.long()
-    cross_entropy = _among(logits, seen).logsumexp(-1) - logits.gather(-1, index[:, None]).squeeze(-1)
+    among, logits = _shifted(logits, seen)
+    cross_entropy = among.logsumexp(-1) - logits.gather(-1, index[:, None]).squeeze(-1)
     return _reduced(cross_entropy, seen[index], reduction)
 
 
@@ -109,7 +110,7 @@ def prototype_entropy(
     """
     expect_choice("reduction", reduction, ("mean", "sum", "none"))
     logits, seen = _all_logits(features, prototypes, seen)
-    among = _among(logits, seen)
+    among, logits = _shifted(logits, seen)
     log_p = logits - among.logsumexp(-1, keepdim=True)
     entropy = -(among.softmax(-1) * log_p).sum(-1)
     return _reduced(entropy, seen.any().expand(features.shape[0]), reduction)
@@ -135,6 +136,13 @@ def _all_logits(features: Tensor, prototypes: Tensor, seen: Tensor | None) -> tu
 def _among(logits: Tensor, seen: Tensor) -> Tensor:
     """Logits with −inf for unseen classes; where none is seen all stay, as a row of −inf has no softmax."""
     return torch.where(seen | ~seen.any(), logits, -torch.inf)
+
+
+def _shifted(logits: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """The seen logits and all of them, less the largest seen one: small differences of large distances keep digits."""
+    among = _among(logits, seen)
+    largest = among.amax(-1, keepdim=True).detach()
+    return among - largest, logits - largest
 
 
 def _reduced(values: Tensor, weight: Tensor, reduction: str) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from balancekit._checks import describe, expect
+from balancekit._checks import describe, expect, is_real
 
 Losses = Mapping[str, Tensor]
 Facts = Mapping[str, Tensor | float]
@@ -37,7 +37,7 @@ def check_call(
         expect(not missing, argument, f"a value for each of {list(losses)}", list(values))
         for name in losses:
             item = values[name]
-            fits = item.ndim <= 1 and item.numel() > 0 if isinstance(item, Tensor) else isinstance(item, float | int)
+            fits = item.ndim <= 1 and item.numel() > 0 if isinstance(item, Tensor) else is_real(item)
             expect(fits, f"{argument}[{name!r}]", 'a number, or a tensor () or "b"', item)
 
 

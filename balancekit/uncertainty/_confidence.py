@@ -24,7 +24,12 @@ def exponential_confidence(uncertainty: Float[Tensor, "*b"], rate: float = 1.0) 
     """
     expect_floating("uncertainty", uncertainty, '"b ..."')
     expect_number("rate", rate, low=0.0, high=float("inf"), low_open=True, high_open=True)
-    return torch.exp(-rate * widen(uncertainty))
+    return positive(torch.exp(-rate * widen(uncertainty)))
+
+
+def positive(confidence: Tensor) -> Tensor:
+    """A confidence is in (0, 1]: what underflowed becomes the smallest normal number."""
+    return confidence.clamp(min=torch.finfo(confidence.dtype).tiny)
 
 
 def widen(x: Tensor) -> Tensor:

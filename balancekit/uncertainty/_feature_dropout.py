@@ -18,7 +18,7 @@ from torch import Tensor
 
 from balancekit._checks import expect, expect_choice, expect_count, expect_floating, expect_number
 from balancekit._typing import Float
-from balancekit.uncertainty._confidence import widen
+from balancekit.uncertainty._confidence import positive, widen
 
 
 def dropout_std(
@@ -94,7 +94,7 @@ def dropout_confidence(
         confidence = _expected_confidence(x, p, rate, samples)
     else:
         confidence = torch.exp(-rate * _std(x, p, samples if method == "sampled" else None, generator))
-    return confidence.mean(-1).clamp(max=1)  # probabilities sum to 1 but for rounding
+    return positive(confidence.mean(-1).clamp(max=1))  # probabilities sum to 1 but for rounding
 
 
 def _std(x: Tensor, p: float, samples: int | None, generator: torch.Generator | None) -> Tensor:

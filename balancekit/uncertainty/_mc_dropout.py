@@ -141,11 +141,12 @@ def _dropout_on(model: nn.Module, exclude: Sequence[type[nn.Module] | nn.Module]
         for inner in module.modules()
     }
     modes = [(module, module.training) for module in model.modules()]
-    buffers = [
-        (module, name, buffer, buffer.clone(), _version(buffer))
-        for module in model.modules()
-        for name, buffer in module.named_buffers(recurse=False)
-    ]
+    buffers = []
+    for module in model.modules():
+        there = [buffer for buffer in module._buffers.values() if buffer is not None]
+        buffers.append(
+            (module, dict(module._buffers), [(buffer, buffer.clone(), _version(buffer)) for buffer in there])
+        )
     try:
         for module, _ in modes:
             module.training = module not in quiet
@@ -154,10 +155,12 @@ def _dropout_on(model: nn.Module, exclude: Sequence[type[nn.Module] | nn.Module]
         for module, mode in modes:
             module.training = mode
         with torch.no_grad():
-            for module, name, buffer, before, version in buffers:
-                setattr(module, name, buffer)
-                if _version(buffer) != version:  # one that nobody wrote to may be part of a graph
-                    buffer.copy_(before)
+            for module, names, contents in buffers:
+                module._buffers.clear()
+                module._buffers.update(names)  # as they were: also those that were None, and none besides
+                for buffer, before, version in contents:
+                    if _version(buffer) != version:  # one that nobody wrote to may be part of a graph
+                        buffer.copy_(before)
 
 
 def _version(tensor: Tensor) -> object:
@@ -166,13 +169,17 @@ def _version(tensor: Tensor) -> object:
 
 
 def _expect_different(passes: Sequence[Any]) -> None:
-    """Raise if all passes are bit-equal. Integers alone, an empty batch and NaN are evidence of nothing."""
+    """Raise if all passes are equal, NaN included. An empty batch is evidence of nothing."""
     first, *others = ([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)] for outputs in passes)
-    if not any(leaf.is_floating_point() and leaf.numel() for leaf in first):
+    if not any(leaf.numel() for leaf in first):
         return
     alike = [other for other in others if [leaf.shape for leaf in other] == [leaf.shape for leaf in first]]
-    if all(torch.equal(a, b) for other in alike for a, b in zip(first, other, strict=True)):
+    if all(_same(a, b) for other in alike for a, b in zip(first, other, strict=True)):
         raise RuntimeError(
             f"model: expected samples that differ, found {len(passes)} bit-equal passes: no part of it that runs in "
             "train mode draws random numbers"
         )
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return bool(((a == b) | ((a != a) & (b != b))).all())  # NaN differs from itself

@@ -8,6 +8,8 @@ Houlsby et al. 2011 (arXiv 1112.5745), Eq. 2, for the samples' probabilities p_s
 Probabilities are averaged, not logits. Everything is in nats, computed and returned in float32 or wider.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -27,7 +29,8 @@ def predictive_entropy(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:
         >>> predictive_entropy(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]))
         tensor([0.6931])
     """
-    return _entropy(_checked(probs).mean(0))
+    probs = _checked(probs)
+    return _entropy(probs.mean(0))
 
 
 def expected_entropy(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:
@@ -50,7 +53,8 @@ def mutual_information(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:
         >>> mutual_information(torch.tensor([[[1.0, 0.0], [0.5, 0.5]], [[0.0, 1.0], [0.5, 0.5]]]))
         tensor([0.6931, 0.0000])
     """
-    return (predictive_entropy(probs) - expected_entropy(probs)).clamp(min=0)
+    total = predictive_entropy(probs)
+    return torch.minimum((total - expected_entropy(probs)).clamp(min=0), total)
 
 
 def variation_ratio(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:
@@ -71,7 +75,9 @@ def variation_ratio(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:
 
 
 def _entropy(probs: Tensor) -> Tensor:
-    return torch.special.entr(probs).sum(-1)
+    """Entropy, at most log c; a probability of 0 adds nothing, to its gradient either."""
+    entropy = torch.special.entr(torch.where(probs == 0, 1, probs)).sum(-1)
+    return entropy.clamp(max=math.log(probs.shape[-1]))
 
 
 def _checked(probs: Tensor) -> Tensor:

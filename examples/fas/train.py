@@ -31,9 +31,9 @@ class System(NamedTuple):
 
 
 class Options(NamedTuple):
-    """How to train; the defaults take about a quarter of a minute an epoch on two cores."""
+    """How to train."""
 
-    epochs: int = 4
+    epochs: int = 3
     batch: int = 32
     lr: float = 1.5e-3
     weight: float = 0.3  # λ of Eq. 8
@@ -45,9 +45,7 @@ class History(NamedTuple):
 
     losses: dict[str, list[float]]  # of each branch's prototypes, whether trained on or not
     fastest: dict[str, int]  # steps in which a branch had the lowest of them
-    conflicts: list[
-        float
-    ]  # share of (tensor, other modality) pairs in conflict, in each step with surgery on shared tensors
+    conflicts: list[float]  # in each step with surgery, the share of pairs of gradients that conflict
 
 
 class Fitted(NamedTuple):

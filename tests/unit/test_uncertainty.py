@@ -274,11 +274,31 @@ def test_two_passes_that_agree_by_chance_are_no_error() -> None:
     assert samples[:, 0].tolist() == [1.0, 1.0, 1.0, 0.5]
 
 
-@pytest.mark.parametrize("value", [torch.full((3,), float("nan")), torch.ones(0, 4), torch.ones(3).long()])
-def test_no_evidence_is_no_error(value: Tensor) -> None:
-    """NaN, an empty batch and class indices are handed on as they are."""
-    samples = MCDropout(nn.Identity(), 4)(value)
-    torch.testing.assert_close(samples, value.expand(4, *value.shape), equal_nan=True)
+def test_an_empty_batch_is_handed_on() -> None:
+    assert MCDropout(nn.Identity(), 4)(torch.ones(0, 4)).shape == (4, 0, 4)
+
+
+@pytest.mark.parametrize("value", [torch.full((3,), float("nan")), torch.ones(3).long()])
+def test_nothing_random_is_an_error_for_nan_and_integers_too(value: Tensor) -> None:
+    with pytest.raises(RuntimeError, match="bit-equal"):
+        MCDropout(nn.Identity(), 4)(value)
+
+
+def test_buffers_that_the_model_makes_or_fills_are_gone_afterwards() -> None:
+    class Recorder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("last", None)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = x.detach()
+            self.register_buffer("fresh", x.detach())
+            return F.dropout(x, 0.5, self.training)
+
+    model = Recorder()
+    MCDropout(model, 2)(torch.ones(8))
+    assert model.last is None
+    assert not hasattr(model, "fresh")
 
 
 def test_rows_of_one_pass_are_not_taken_for_samples() -> None:
