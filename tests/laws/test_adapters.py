@@ -295,3 +295,29 @@ def test_state_dict_reloads_with_weights_only(in_place: bool) -> None:
 def test_an_empty_batch_stays_empty(gate: str) -> None:
     cross = CrossModal(NAMES, hub("rgb", NAMES), partial(grown, gate, "cdc"))
     assert cross(draw(0, 5, 6), torch.ones(0, 5)).shape == (0, 5, 6)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 3e38])
+@pytest.mark.parametrize("gate", ["query", "output", "key"])
+def test_a_token_at_confidence_zero_cannot_leak(gate: str, bad: float) -> None:
+    """A broken sensor sends NaN or inf; at confidence 0 the delta is what it is with zeros in their place."""
+    torch.manual_seed(0)
+    adapter = GatedCrossAttention(16, gate=gate).eval()
+    torch.nn.init.normal_(adapter.up.weight)
+    own, other, confidence = torch.randn(2, 9, 16), torch.randn(2, 9, 16), torch.ones(2, 9)
+    confidence[0, 3] = 0.0
+    if gate == "key":
+        heard = own.clone()
+        heard[0, 3] = bad
+        delta = adapter(heard, other, confidence)
+        keep = torch.ones(2, 9, dtype=torch.bool)
+        keep[0, 3] = False  # the token itself keeps its residual, and with it what it holds
+        torch.testing.assert_close(delta[keep], adapter(own, other, confidence)[keep])
+    else:
+        broken = other.clone()
+        broken[0, 3] = bad
+        delta = adapter(own, broken, confidence)
+        torch.testing.assert_close(delta, adapter(own, other, confidence))
+        assert delta.isfinite().all()
+        if gate == "output":
+            assert (delta[0, 3] == 0).all()

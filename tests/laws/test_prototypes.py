@@ -2,8 +2,10 @@
 
 import copy
 import io
+import math
 import pickle
 
+import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -322,3 +324,24 @@ def test_copies_pickles_and_reloads_go_on_bit_for_bit(seed, dtype) -> None:
         for each in (reference, other):
             each.update(features + 1, labels)
         assert_same(other, state(reference))
+
+
+def test_a_long_accumulation_keeps_its_digits() -> None:
+    """A million samples in float32: each batch is summed on its own before it joins the running sum."""
+    bank = PrototypeBank(1, 1, decay=0.0)
+    features, labels = torch.full((1000, 1), 1.1), torch.zeros(1000, dtype=torch.long)
+    for _ in range(1000):
+        bank.accumulate(features, labels)
+    bank.commit()
+    assert abs(bank.prototypes.item() / 1.1 - 1) < 2e-4
+
+
+@pytest.mark.parametrize("distance", [1e2, 1e4, 1e6])
+def test_losses_keep_small_differences_of_large_distances(distance: float) -> None:
+    prototypes = torch.tensor([[distance, 0.0], [-distance, 0.0]])
+    features, labels = torch.zeros(1, 2), torch.tensor([0])
+    for loss in (
+        prototypical_cross_entropy(features, labels, prototypes),
+        prototype_entropy(features, prototypes),
+    ):
+        assert abs(loss.item() - math.log(2)) < 1e-6

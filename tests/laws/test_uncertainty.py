@@ -410,3 +410,19 @@ def test_checks_read_no_values() -> None:
     expected = [out.shape for out in every_function(*map(torch.ones, shapes))]
     with FakeTensorMode():
         assert [out.shape for out in every_function(*map(torch.ones, shapes))] == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_entropy_never_exceeds_log_c(dtype: torch.dtype) -> None:
+    for classes in range(1, 12):
+        probs = torch.full((3, 4, classes), 1 / classes, dtype=dtype)
+        entropy, information = predictive_entropy(probs), mutual_information(probs)
+        assert (entropy <= math.log(classes)).all()
+        assert (information >= 0).all()
+        assert (information <= entropy).all()
+
+
+def test_measures_of_saturated_probabilities_have_a_finite_gradient() -> None:
+    logits = (200 * features(0, 5, 2, 3)).requires_grad_()
+    mutual_information(logits.softmax(-1)).sum().backward()
+    assert logits.grad.isfinite().all()
