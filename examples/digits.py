@@ -174,7 +174,7 @@ def draw(path: Path, rows: tuple[str, ...], columns: tuple[str, ...], results: n
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="x", color="0.9")
     panels[0].set_yticks(range(len(rows)), rows)
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(rows) - 0.5, -0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     return path
