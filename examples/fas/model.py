@@ -66,7 +66,7 @@ class Encoder(nn.Module):
 
 
 class FaceNet(nn.Module):
-    """One encoder per modality, adapters between them with RGB as the hub, one head on all class tokens.
+    """One encoder per modality, adapters between them with the first as the hub, one head on all class tokens.
 
     Args:
         modalities: which to look at.
