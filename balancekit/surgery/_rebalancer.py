@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from balancekit._checks import expect, expect_choice, expect_number
-from balancekit._distributed import all_reduce_sum, world_size
+from balancekit._distributed import world_size
 from balancekit._typing import Float
 from balancekit.branches import Branches
 from balancekit.surgery._arguments import Facts, Losses, check_call
 from balancekit.surgery._engine import Graft, Plan, Surgery, Weighted, apply_rule
+from balancekit.surgery._facts import averaged_step, local_step
 from balancekit.surgery._graph import Reach, reach
 from balancekit.surgery._rule import Rule, Step
 
@@ -132,7 +133,9 @@ class Rebalancer:
             and self.per != "model"
             and all(owners.get(leaf) == name for name, found in reaches.items() for leaf in found.leaves)
         )
-        step, ranks, collapses = self._facts(value, losses, confidence, speed, collapses)
+        step, ranks = local_step(names, value, losses, confidence, speed), None
+        if self.sync:
+            step, ranks, collapses = averaged_step(step, collapses)
         if collapses:
             return self._collapse(value, total is None, losses, step, ranks)
         return self._graft(value, total, losses, reaches, owners, step, ranks)
@@ -154,44 +157,6 @@ class Rebalancer:
                 f"losses[{name!r}]: expected a loss that reaches a trainable parameter of branch {name!r}, "
                 f"found {others}; are keys swapped, is the branch frozen or its feature detached?"
             )
-
-    def _facts(
-        self,
-        value: Tensor,
-        losses: Losses,
-        confidence: Facts | None,
-        speed: Facts | None,
-        collapses: bool,
-    ) -> tuple[Step, Tensor | None, bool]:
-        """The step's facts, averaged over ranks if `sync`; the ranks that have each modality; whether all collapse."""
-        dtype = torch.float32
-        for tensor in (value, *losses.values()):
-            dtype = torch.promote_types(dtype, tensor.dtype)
-
-        def row(values: Facts, absent: float) -> Tensor:
-            items = (values[name] if name in losses else absent for name in self.branches)
-            options = {"dtype": dtype, "device": value.device}
-            return torch.stack([torch.as_tensor(item, **options).detach().mean() for item in items])
-
-        with torch.no_grad():
-            present = torch.tensor([name in losses for name in self.branches], device=value.device)
-            facts = [
-                row(losses, 0.0),
-                row(dict.fromkeys(self.branches, 1.0) if confidence is None else confidence, 1.0),
-                row(losses, 0.0).neg() if speed is None else row(speed, 0.0),
-            ]
-            ranks = None
-            if self.sync:
-                count, collapsing, *summed = all_reduce_sum(
-                    [present.to(dtype), value.new_tensor(collapses, dtype=dtype), *(fact * present for fact in facts)]
-                )
-                ranks, present = count, count > 0
-                facts = [fact / count.clamp(min=1) for fact in summed]
-                facts[1] = facts[1].where(present, 1)
-                collapses = bool(collapsing == world_size())
-            facts[2] = facts[2].where(present, -torch.inf)
-        owner = torch.arange(len(self.branches), device=value.device)
-        return Step(*facts, present=present, owner=owner), ranks, collapses
 
     def _collapse(self, value: Tensor, pure: bool, losses: Losses, step: Step, ranks: Tensor | None) -> Tensor:
         """One ordinary backward: each loss weighted by what the rule says of a Gram matrix with that row alone."""

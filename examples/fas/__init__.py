@@ -10,6 +10,6 @@
 - ``metrics``: rates and thresholds; live is the positive class, and a higher score is more live. ``report``: all of
   them for one system, thresholds from development data.
 - ``pictures``: five figures.
-- ``model``: one small transformer per modality, joined by gated adapters. ``train``: one system trained and scored, each
-  part of the method on a switch.
+- ``model``: one small transformer per modality, joined by gated adapters. ``train``: one system trained and scored,
+  each part of the method on a switch.
 """
