@@ -526,3 +526,18 @@ def test_layouts_sparse_complex_and_channels_last() -> None:
         grads[kind] = [model[kind].weight.grad.to_dense(), model["conv"].weight.grad, model.phase.grad]
     for sparse, dense in zip(grads["table"], grads["dense"], strict=True):
         torch.testing.assert_close(sparse, dense)
+
+
+def test_sparse_and_dense_gradients_of_one_tensor_add_up() -> None:
+    torch.manual_seed(0)
+    found = []
+    for sparse in (True, False):
+        torch.manual_seed(0)
+        model = nn.ModuleDict({"a": nn.Embedding(5, 3, sparse=sparse), "b": nn.Linear(3, 3)})
+        words = model["a"](torch.tensor([0, 2]))
+        mixed = model["b"](words)
+        losses = {"a": words.square().sum() + model["a"].weight.square().sum(), "b": (mixed + words).square().sum()}
+        Rebalancer(Branches(model, {"a": "a", "b": "b"}), ReGrad())(mixed.sum(), losses).backward()
+        gradient = model["a"].weight.grad
+        found.append(gradient.to_dense() if gradient.is_sparse else gradient)
+    torch.testing.assert_close(*found)
