@@ -34,8 +34,8 @@ class MCDropout(nn.Module):
     `chunk_size` samples travel in one pass, as one batch "(s b)": every input tensor whose first axis has the length of
     the batch is repeated, and the batch is the first axis of the first tensor that has axes, positional arguments
     first. Anything else is handed over as it is. So chunks need inputs and outputs with the batch as the *first* axis,
-    and a model that treats its rows independently. There are at least two passes: two passes of equal shape are what
-    shows that something is random (rows within one pass may differ by rounding alone).
+    and a model that treats its rows independently. There are always two passes of equal shape: rows within one pass may
+    differ by rounding alone, so only passes show whether a model that never drew from a global stream is random.
 
     With a `generator`, one seed is drawn from it and the global streams are restored; each pass is seeded by the index
     of its first sample. Equal generators give equal samples only with equal chunks; with chunks of one, the first

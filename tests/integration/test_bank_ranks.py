@@ -1,21 +1,17 @@
 """Banks on two ranks: two half batches are one batch."""
 
-import multiprocessing as mp
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from balancekit.prototypes import PrototypeBank, prototypical_cross_entropy
+from tests.integration import ranks as gloo
 
 RANKS, CLASSES, WIDTH = 2, 5, 3
-
-pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 
 
 def batches() -> list[tuple[Tensor, Tensor]]:
@@ -87,27 +83,15 @@ def single(body: Callable[[PrototypeBank, Tensor, Tensor], None]) -> dict[str, T
 BODIES = (updates, one_commit, poisoned, inside_ddp)
 
 
-def work(rank: int, folder: Path) -> None:
-    limit = timedelta(seconds=60)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=RANKS, timeout=limit)
+def work(rank: int, size: int, folder: Path) -> None:
     torch.save({body.__name__: body(rank) for body in BODIES}, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     """What each rank found, by the name of the body; all bodies run in one pair of processes."""
     folder = tmp_path_factory.mktemp("ranks")
-    context = mp.get_context("spawn")
-    processes = [context.Process(target=work, args=(rank, folder), daemon=True) for rank in range(RANKS)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(timeout=180)
-    for process in processes:
-        if process.is_alive():
-            process.kill()
-    assert [process.exitcode for process in processes] == [0] * RANKS
+    gloo.run(work, folder, size=RANKS)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 

@@ -1,7 +1,6 @@
 """Branches and MultiBranch: which parameters, which features, in every order of hooks, copies and compilation."""
 
 import copy
-import doctest
 import gc
 import io
 import pickle
@@ -13,7 +12,6 @@ from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from balancekit import Branches, MultiBranch
-from balancekit.branches import _branches, _multi_branch
 
 
 class Two(nn.Module):
@@ -39,13 +37,6 @@ def check(model: nn.Module, run: object, branches: Branches, plain: Two) -> None
     torch.testing.assert_close(features["a"], plain.a(X))
     torch.testing.assert_close(features["b"], plain.b(X))
     assert features["a"].requires_grad
-
-
-def test_documented_examples() -> None:
-    for module in (_branches, _multi_branch):
-        result = doctest.testmod(module)
-        assert result.attempted > 0
-        assert result.failed == 0
 
 
 def test_a_mapping_of_parameters_in_every_form_of_target() -> None:

@@ -1,6 +1,3 @@
-import doctest
-import importlib
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,13 +8,6 @@ from tests.compiling import fullgraph
 
 some = settings(max_examples=50, deadline=None)
 scores = st.lists(st.floats(0.0, 100.0, width=32), min_size=1, max_size=5).map(torch.tensor)
-
-
-@pytest.mark.parametrize("file", ["_pmr"])
-def test_doctests(file: str) -> None:
-    results = doctest.testmod(importlib.import_module(f"balancekit.modulation.{file}"))
-    assert results.attempted > 0
-    assert results.failed == 0
 
 
 @some

@@ -1,6 +1,3 @@
-import doctest
-import importlib
-
 import pytest
 import torch
 from torch import nn
@@ -19,13 +16,6 @@ from tests.compiling import fullgraph
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
-
-
-@pytest.mark.parametrize("file", ["_bank", "_labels", "_losses"])
-def test_doctests(file: str) -> None:
-    results = doctest.testmod(importlib.import_module(f"balancekit.prototypes.{file}"))
-    assert results.attempted > 0
-    assert results.failed == 0
 
 
 def test_distances_at_width_768_are_exact_where_the_product_form_is_not() -> None:
