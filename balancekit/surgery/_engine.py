@@ -83,11 +83,12 @@ def _flat(row: Tensor) -> Tensor:
 
 def granule_grams(
     grams: Float[Tensor, "t r r"], scales: Float[Tensor, "t"], granule_of: Int[Tensor, "t"], count: int
-) -> Float[Tensor, "g r r"]:
+) -> tuple[Float[Tensor, "g r r"], Float[Tensor, "g"]]:
     """Gram matrices of the granules: the sum of their tensors' matrices, in units of the granule's largest entry."""
     largest = scales.new_zeros(count).scatter_reduce(0, granule_of, scales, "amax")
     units = scales / torch.where(largest == 0, 1, largest)[granule_of]
-    return grams.new_zeros(count, *grams.shape[1:]).index_add(0, granule_of, units.square()[:, None, None] * grams)
+    summed = grams.new_zeros(count, *grams.shape[1:]).index_add(0, granule_of, units.square()[:, None, None] * grams)
+    return summed, largest
 
 
 def combine(rows: Sequence[Tensor | None], weights: Sequence[Tensor | float]) -> Tensor | None:
@@ -117,12 +118,14 @@ def operate(plan: Plan, rows: list[Row]) -> list[Tensor | None]:
     count = len(plan.step.owner)
     if plan.shared_gram:
         index = torch.zeros(len(reached), dtype=torch.int64, device=device)
-        gram = granule_grams(grams, scales, index, 1).expand(count, -1, -1)
+        gram, units = granule_grams(grams, scales, index, 1)
+        gram, units = gram.expand(count, -1, -1), units.expand(count)
     else:
         index = torch.tensor([plan.granule_of[t] for t in reached], device=device)
-        gram = granule_grams(grams, scales, index, count)
-    weights = apply_rule(plan.rule, gram, plan.step)
-    plan.report(Surgery(plan.step, gram, weights, "general"))
+        gram, units = granule_grams(grams, scales, index, count)
+    step = plan.step._replace(units=units)
+    weights = apply_rule(plan.rule, gram, step)
+    plan.report(Surgery(step, gram, weights, "general"))
 
     out = [combine(column, weights[g].unbind()) for column, g in zip(branch, plan.granule_of, strict=True)]
     on_rest = len(rows) if plan.rest_sums else 1  # all rows, or the total's alone

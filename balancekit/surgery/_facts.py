@@ -33,6 +33,7 @@ def local_step(
             speed=(-detached if speed is None else row(speed, 0.0)).where(present, -torch.inf),
             present=present,
             owner=torch.arange(len(names), device=value.device),
+            units=torch.ones_like(detached),
         )
 
 

@@ -106,6 +106,7 @@ class ReGrad:
         ...     speed=torch.tensor([-0.9, -0.2]),
         ...     present=torch.tensor([True, True]),
         ...     owner=torch.tensor([0]),
+        ...     units=torch.ones(1),
         ... )
         >>> weights = ReGrad()((gradients @ gradients.T)[None], step)
         >>> weights[0] @ gradients

@@ -22,6 +22,8 @@ class Step(NamedTuple):
         speed: how fast each modality learns, higher is faster; minus the loss where none was given, -inf where absent.
         present: whether the modality has a loss in this step.
         owner: the branch that owns each granule, as an index into the modalities.
+        units: the largest entry of each granule's rows. The inner products of granule g are ``units[g]² · gram[g]``: a
+            rule that adds up or compares the Gram matrices of several granules needs them.
     """
 
     losses: Float[Tensor, "m"]
@@ -29,6 +31,7 @@ class Step(NamedTuple):
     speed: Float[Tensor, "m"]
     present: Bool[Tensor, "m"]
     owner: Int[Tensor, "g"]
+    units: Float[Tensor, "g"]
 
 
 @runtime_checkable
@@ -58,7 +61,7 @@ class Sum:
     """The rule that changes nothing: every row counts once, as in an ordinary backward of ``total + Σ losses``.
 
     Example:
-        >>> step = Step(*torch.zeros(3, 2), torch.ones(2, dtype=torch.bool), torch.tensor([0]))
+        >>> step = Step(*torch.zeros(3, 2), torch.ones(2, dtype=torch.bool), torch.tensor([0]), torch.ones(1))
         >>> Sum()(torch.eye(3)[None], step)
         tensor([[1., 1., 1.]])
     """

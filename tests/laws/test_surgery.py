@@ -48,7 +48,8 @@ def cases(draw: st.DrawFn) -> tuple[Tensor, Step]:
     losses = torch.randint(0, 3, (m,), generator=generator).double() * present
     speed = (-losses).where(present, torch.tensor(-torch.inf))
     confidence = torch.rand(m, generator=generator, dtype=torch.float64) * 0.99 + 0.01
-    return rows, Step(losses, confidence, speed, present, torch.randint(0, m, (g,), generator=generator))
+    owner = torch.randint(0, m, (g,), generator=generator)
+    return rows, Step(losses, confidence, speed, present, owner, torch.ones(g, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
@@ -81,7 +82,7 @@ class TestRule:
         index = torch.tensor(order)
         inverse = torch.argsort(index)
         with_total = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + index])
-        moved = Step(*(field[index] for field in step[:4]), owner=inverse[step.owner])
+        moved = Step(*(field[index] for field in step[:4]), owner=inverse[step.owner], units=step.units)
         permuted = rows[:, with_total]
         expected = rule(rows @ rows.mT, step)[:, with_total]
         torch.testing.assert_close(rule(permuted @ permuted.mT, moved), expected, rtol=1e-12, atol=1e-12)
@@ -94,7 +95,7 @@ class TestRule:
         together = rule(gram, step)
         assert together.shape == rows.shape[:2]
         for i in range(len(gram)):
-            alone = rule(gram[i : i + 1], step._replace(owner=step.owner[i : i + 1]))
+            alone = rule(gram[i : i + 1], step._replace(owner=step.owner[i : i + 1], units=step.units[i : i + 1]))
             torch.testing.assert_close(together[i : i + 1], alone, rtol=1e-12, atol=1e-12)
 
 

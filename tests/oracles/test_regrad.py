@@ -16,7 +16,12 @@ def delta(rows: torch.Tensor, confidence: list[float], fast: int, branch: int) -
     speed[fast] = 1.0
     padded = torch.cat([torch.zeros_like(rows[:1]), rows])
     step = Step(
-        -speed, torch.tensor(confidence, dtype=F64), speed, torch.ones(m, dtype=torch.bool), torch.tensor([branch])
+        -speed,
+        torch.tensor(confidence, dtype=F64),
+        speed,
+        torch.ones(m, dtype=torch.bool),
+        torch.tensor([branch]),
+        torch.ones(1),
     )
     weights = ReGrad()((padded @ padded.T)[None], step)[0]
     return weights @ padded
