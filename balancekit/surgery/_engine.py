@@ -1,26 +1,18 @@
-"""Rows, Gram matrices, weights, combination: the arithmetic of surgery, and the two Functions that join a backward.
+"""What one backward does besides the user's own traversal: separate passes, and what comes of their rows."""
 
-Numerics: Gram matrices are computed in float32 or wider with autocast off, from rows divided by the largest entry of
-their tensor, so that neither a loss scale of 2^16 nor a gradient of 1e-24 matters. Weights are applied densely: a row
-with weight 0 is still multiplied, so that an inf or NaN in it is never lost.
-"""
-
-from collections.abc import Callable, Sequence
-from functools import reduce
-from operator import add
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect_shape
-from balancekit._distributed import all_reduce_sum
-from balancekit._typing import Float, Int
+from balancekit._distributed import all_reduce_sum, world_size
+from balancekit._typing import Float
+from balancekit.surgery._gram import on_device
+from balancekit.surgery._passes import gradients
+from balancekit.surgery._plan import Division, Part
 from balancekit.surgery._rule import Rule, Step
-
-Row = list[Tensor | None]
-
-_FIRST_ORDER = "create_graph: expected False, found True; surgery is first-order, its result cannot be differentiated"
+from balancekit.surgery._weigh import Columns, Weighed, weigh_lone, weigh_measured
 
 
 class Surgery(NamedTuple):
@@ -28,189 +20,134 @@ class Surgery(NamedTuple):
 
     Attributes:
         step: the facts that the rule saw.
-        gram: the Gram matrices that it saw, each up to a positive factor.
+        gram: the Gram matrices that it saw, in units of ``step.units``. Tensors that only their own loss reaches are
+            never measured: they count as one granule a branch, whose Gram matrix holds a single 1.
         weights: what it returned.
-        path: "collapse" (one ordinary backward) or "general" (one pass per loss).
+        path: "general" (the tensors of the branches have separate passes), "collapse" (none has), or "partial".
     """
 
     step: Step
     gram: Float[Tensor, "g r r"]
     weights: Float[Tensor, "g r"]
-    path: Literal["collapse", "general"]
+    path: Literal["collapse", "partial", "general"]
 
 
 class Plan(NamedTuple):
     """Everything about a call but its graph: what one backward needs to know."""
 
     rule: Rule
-    step: Step  # owner: of the granules
-    weight: float
-    leaves: tuple[Tensor, ...]  # what the graft hands gradients to; those of the branches come first
-    granule_of: tuple[int, ...]  # the granule of each branch leaf
-    names: tuple[int, ...]  # the modality index of each loss
-    row_of_total: bool  # the total's gradient is a row too: the graft carries all of it
+    step: Step
+    division: Division
+    factors: tuple[float, ...]  # of each row: 1 for the total, λ
+    lone: Weighed  # the tensors that only their own loss reaches, one granule a branch that has such
+    own: Float[Tensor, "r"]  # what they are due
+    sigma: Float[Tensor, "r"]  # the factor with which the user's backward starts from each row
+    ranks: Float[Tensor, "r"] | None  # how many ranks have each row, if rows are averaged over ranks
+    share: Float[Tensor, "r"]  # the same as a part of all ranks; 1 if rows are not averaged
     shared_gram: bool  # per="model": all branches see the Gram matrix of all tensors
-    rest_sums: bool
-    ranks: Tensor | None  # the number of ranks on which each row exists, if rows are averaged over ranks
-    report: Callable[[Surgery], None]
+    known: Weighed | None  # one granule a branch, known before any pass
+    proxy: Part | None  # tensors that are measured in place of all others
+    kernel: Callable[..., tuple[Weighed | None, list[Tensor | None]]]  # _weigh.surgery, or the same compiled
+    report: Callable[[Surgery, Weighed | None], None]  # the second: the measured granules, or those known before
 
 
-def apply_rule(rule: Rule, gram: Float[Tensor, "g r r"], step: Step) -> Float[Tensor, "g r"]:
-    """Call the rule without autocast and without grad, and check the shape of what it returns."""
-    with torch.no_grad(), torch.autocast(gram.device.type, enabled=False):
-        weights = rule(gram, step)
-    expect_shape("the weights of the rule", weights, tuple(gram.shape[:2]))
-    return weights
+def make_plan(
+    rule: Rule, step: Step, division: Division, *, weight: float, ranks: Float[Tensor, "m"] | None, **fields: Any
+) -> Plan:
+    """Complete a plan: what lone tensors are due, and the factors with which the user's backward starts."""
+    ones = torch.ones(len(division.seeds), dtype=step.losses.dtype, device=step.losses.device)
+    share = ones
+    if ranks is not None:
+        ranks = torch.cat([ones[:1] * world_size(), ranks.clamp(min=1)])
+        share = ranks / world_size()
+    lone = weigh_lone(rule, step, division.alone)
+    own = ones / share
+    for m, weights in zip(division.alone, lone.weights.unbind(), strict=True):
+        own[1 + m] *= weights[1 + m]
+    choice = {"none": torch.zeros_like(ones), "one": ones, "own": own}
+    sigma = torch.stack([choice[seed][r] for r, seed in enumerate(division.seeds)])
+    factors = (1.0, *[weight] * len(step.losses))
+    return Plan(rule, step, division, factors, lone=lone, own=own, sigma=sigma, ranks=ranks, share=share, **fields)
 
 
-def tensor_gram(rows: Sequence[Tensor | None]) -> tuple[Float[Tensor, "r r"], Float[Tensor, ""]]:
-    """Gram matrix of the gradients of one tensor, divided by the square of their largest entry; and that entry."""
-    present = [i for i, row in enumerate(rows) if row is not None]
-    flat = torch.stack([_flat(rows[i]) for i in present])  # type: ignore[arg-type]
-    scale = flat.abs().amax() if flat.numel() else flat.new_zeros(())
-    flat = flat / torch.where(scale == 0, 1, scale)
-    gram = flat.new_zeros(len(rows), len(rows))
-    index = torch.tensor(present, device=flat.device)
-    gram[index.unsqueeze(-1), index] = flat @ flat.T
-    return gram, scale
+def operate(plan: Plan, roots: Mapping[int, Tensor], incoming: Tensor) -> list[Tensor | None]:
+    """What separate passes add to the user's backward: a gradient for each leaf of each part.
 
-
-def _flat(row: Tensor) -> Tensor:
-    row = row.to_dense() if row.layout != torch.strided else row
-    row = torch.view_as_real(row) if row.is_complex() else row  # Re<a, b>
-    return row.reshape(-1).to(torch.promote_types(row.dtype, torch.float32))
-
-
-def granule_grams(
-    grams: Float[Tensor, "t r r"], scales: Float[Tensor, "t"], granule_of: Int[Tensor, "t"], count: int
-) -> tuple[Float[Tensor, "g r r"], Float[Tensor, "g"]]:
-    """Gram matrices of the granules: the sum of their tensors' matrices, in units of the granule's largest entry."""
-    largest = scales.new_zeros(count).scatter_reduce(0, granule_of, scales, "amax")
-    units = scales / torch.where(largest == 0, 1, largest)[granule_of]
-    summed = grams.new_zeros(count, *grams.shape[1:]).index_add(0, granule_of, units.square()[:, None, None] * grams)
-    return summed, largest
-
-
-def combine(rows: Sequence[Tensor | None], weights: Sequence[Tensor | float]) -> Tensor | None:
-    """Σ_r weights[r] · rows[r] over the rows that exist."""
-    terms = [row * weight for row, weight in zip(rows, weights, strict=True) if row is not None]
-    terms.sort(key=lambda term: term.is_sparse)  # dense + sparse exists, sparse + dense does not
-    return reduce(add, terms) if terms else None
-
-
-def operate(plan: Plan, rows: list[Row]) -> list[Tensor | None]:
-    """Turn the rows of all leaves, row 0 the total's, into one gradient per leaf."""
-    if plan.ranks is not None:
-        _average(rows, plan.leaves[: len(plan.granule_of)], plan.ranks)
-    columns = list(zip(*rows, strict=True))
-    branch, rest = columns[: len(plan.granule_of)], columns[len(plan.granule_of) :]
-    reached = [t for t, column in enumerate(branch) if any(row is not None for row in column)]
-    if not reached:
-        raise RuntimeError(
-            "losses: expected gradients on the branches, found none: a backward on the way returned None"
-        )
-    pairs = [tensor_gram(branch[t]) for t in reached]
-    device, dtype = plan.step.losses.device, torch.float32
-    for gram, _ in pairs:
-        dtype = torch.promote_types(dtype, gram.dtype)
-    grams = torch.stack([gram.to(device, dtype) for gram, _ in pairs])
-    scales = torch.stack([scale.to(device, dtype) for _, scale in pairs])
-    count = len(plan.step.owner)
-    if plan.shared_gram:
-        index = torch.zeros(len(reached), dtype=torch.int64, device=device)
-        gram, units = granule_grams(grams, scales, index, 1)
-        gram, units = gram.expand(count, -1, -1), units.expand(count)
-    else:
-        index = torch.tensor([plan.granule_of[t] for t in reached], device=device)
-        gram, units = granule_grams(grams, scales, index, count)
-    step = plan.step._replace(units=units)
-    weights = apply_rule(plan.rule, gram, step)
-    plan.report(Surgery(step, gram, weights, "general"))
-
-    out = [combine(column, weights[g].unbind()) for column, g in zip(branch, plan.granule_of, strict=True)]
-    on_rest = len(rows) if plan.rest_sums else 1  # all rows, or the total's alone
-    return out + [combine(column[:on_rest], [1.0] * on_rest) for column in rest]
-
-
-def _average(rows: list[Row], leaves: Sequence[Tensor], ranks: Tensor) -> None:
-    """Replace the branch part of each row by its mean over the ranks that have it, in one collective."""
-    n = len(leaves)
-    filled = [
-        torch.zeros_like(leaf) if part is None else part.to_dense() if part.is_sparse else part
-        for row in rows
-        for leaf, part in zip(leaves, row, strict=False)
-    ]
-    summed = all_reduce_sum(filled)
-    for r, row in enumerate(rows):
-        row[:n] = [part / ranks[r].clamp(min=1) for part in summed[r * n : (r + 1) * n]]
-
-
-class Graft(torch.autograd.Function):
-    """The identity on the total, whose backward runs the unimodal passes and hands the result to the leaves.
-
-    The passes are seeded with the incoming gradient, so a loss scale reaches them. The losses travel as saved tensors:
-    autograd lets go of them when it lets go of any other saved tensor.
+    Args:
+        plan: what to do.
+        roots: the losses, by row.
+        incoming: the gradient of the value that the call returned.
     """
-
-    @staticmethod
-    def forward(ctx: Any, plan: Plan, total: Tensor, roots: tuple[Tensor, ...], *leaves: Tensor) -> Tensor:
-        ctx.plan = plan
-        ctx.save_for_backward(*roots)
-        return total.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (incoming,) = gradients
-        if torch.is_grad_enabled():
-            raise RuntimeError(_FIRST_ORDER)
-        plan: Plan = ctx.plan
-        count = len(plan.step.losses)
-        rows: list[Row] = [[None] * len(plan.leaves) for _ in range(1 + count)]
-        roots = list(ctx.saved_tensors)
-        if plan.row_of_total:
-            rows[0] = _pass(roots.pop(0), plan.leaves, incoming)
-        for index, root in zip(plan.names, roots, strict=True):
-            rows[1 + index] = _pass(root, plan.leaves, incoming * plan.weight)
-        with torch.no_grad(), torch.autocast(incoming.device.type, enabled=False):
-            out = operate(plan, rows)
-        return (None, None if plan.row_of_total else incoming, None, *out)
-
-
-def _pass(root: Tensor, leaves: Sequence[Tensor], seed: Tensor) -> Row:
-    trained = [i for i, leaf in enumerate(leaves) if leaf.requires_grad]  # some may have been frozen since the call
-    row: Row = [None] * len(leaves)
-    try:
-        found = torch.autograd.grad(
-            root, [leaves[i] for i in trained], seed.to(root.dtype), retain_graph=True, allow_unused=True
-        )
-    except RuntimeError as error:
-        if "donated buffers" not in str(error):
-            raise
-        raise RuntimeError(
-            "a compiled model whose first backward was an ordinary one keeps no graph for a second pass; set "
-            "torch._functorch.config.donated_buffer = False before that first backward"
-        ) from error
-    for i, gradient in zip(trained, found, strict=True):
-        row[i] = gradient
-    return row
+    seeds = {r: incoming * plan.factors[r] for r in roots}
+    known, found = plan.known, []
+    if known is None and plan.proxy is not None:
+        part = plan.proxy
+        columns = _columns(plan, part, roots, seeds)
+        known = weigh_measured(plan.rule, plan.step, part.owner, part.kind_of, columns, shared_gram=plan.shared_gram)
+    beyond = torch.stack([plan.own, torch.ones_like(plan.own)]) - plan.sigma
+    out: list[Tensor | None] = []
+    for part in plan.division.parts:
+        if known is not None:
+            index = on_device([known.owner.index(branch) for branch in part.owner], incoming.device, torch.int64)
+            due = torch.cat([known.weights[index] / plan.share - plan.sigma, beyond])
+            out += _jointly(part, roots, seeds, due)
+        else:
+            columns, taken = _columns(plan, part, roots, seeds), plan.sigma * plan.share
+            weighed, gradients = plan.kernel(
+                plan.rule, plan.step, part.owner, part.kind_of, columns, taken, beyond, plan.shared_gram
+            )
+            out += gradients
+            found += [weighed] if weighed is not None else []
+    _report(plan, [known] if known is not None else found)
+    return out
 
 
-class Weighted(torch.autograd.Function):
-    """The identity on the total, whose backward also seeds each loss with its weight: the collapse."""
+def _columns(plan: Plan, part: Part, roots: Mapping[int, Tensor], seeds: Mapping[int, Tensor]) -> Columns:
+    """The rows of each tensor, by one pass per loss; those of shared tensors averaged over the ranks that have them."""
+    columns: Columns = [[None] * len(plan.factors) for _ in part.leaves]
+    for r, root in roots.items():
+        index = [i for i, rows in enumerate(part.rows) if r in rows]
+        for i, gradient in zip(index, gradients([root], [part.leaves[i] for i in index], [seeds[r]]), strict=True):
+            columns[i][r] = gradient
+    if plan.ranks is not None:
+        shared = [i for i, kind in enumerate(part.kind_of) if kind < len(part.owner)]
+        places = [(i, r) for i in shared for r in sorted(part.rows[i])]
+        rows = [_filled(columns[i][r], part.leaves[i]) for i, r in places]
+        for (i, r), summed in zip(places, all_reduce_sum(rows), strict=True):
+            columns[i][r] = summed / plan.ranks[r]
+    return columns
 
-    @staticmethod
-    def forward(
-        ctx: Any, report: Callable[[], None], total: Tensor, coefficients: tuple[Tensor, ...], *losses: Tensor
-    ) -> Tensor:
-        ctx.report, ctx.coefficients = report, coefficients
-        ctx.dtypes = [loss.dtype for loss in losses]
-        return total.clone()
 
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
-        (incoming,) = gradients
-        if torch.is_grad_enabled():
-            raise RuntimeError(_FIRST_ORDER)
-        ctx.report()
-        seeds = ((incoming * c).to(dtype) for c, dtype in zip(ctx.coefficients, ctx.dtypes, strict=True))
-        return (None, incoming, None, *seeds)
+def _filled(row: Tensor | None, leaf: Tensor) -> Tensor:
+    if row is None:
+        return torch.zeros_like(leaf)
+    return row.to_dense() if row.is_sparse else row
+
+
+def _jointly(
+    part: Part, roots: Mapping[int, Tensor], seeds: Mapping[int, Tensor], due: Float[Tensor, "k r"]
+) -> list[Tensor | None]:
+    """The gradients where all weights are known: one pass from all losses together, for each kind of tensors."""
+    out: list[Tensor | None] = [None] * len(part.leaves)
+    for kind in sorted(set(part.kind_of)):
+        index = [i for i, each in enumerate(part.kind_of) if each == kind]
+        rows = [r for r in roots if any(r in part.rows[i] for i in index)]
+        started = [seeds[r] * due[kind, r] for r in rows]
+        found = gradients([roots[r] for r in rows], [part.leaves[i] for i in index], started)
+        for i, gradient in zip(index, found, strict=True):
+            out[i] = gradient
+    return out
+
+
+def _report(plan: Plan, weighed: Sequence[Weighed]) -> None:
+    measured = _joined(weighed) if weighed else None
+    every = _joined([*weighed, plan.lone] if plan.lone.owner else weighed)
+    step = plan.step._replace(owner=on_device(every.owner, every.gram.device), units=every.units)
+    path = "collapse" if measured is None else "partial" if plan.lone.owner else "general"
+    plan.report(Surgery(step, every.gram, every.weights, path), measured)
+
+
+def _joined(weighed: Sequence[Weighed]) -> Weighed:
+    owner = tuple(branch for each in weighed for branch in each.owner)
+    gram, units, weights = (torch.cat(fields) for fields in list(zip(*weighed, strict=True))[1:])
+    return Weighed(owner, gram, units, weights)

@@ -1,14 +1,16 @@
 """The facts of one step: what a rule is told besides the Gram matrices; on one rank, or averaged over all."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from balancekit._distributed import all_reduce_sum, world_size
+from balancekit._distributed import all_reduce_sum
 from balancekit._typing import Float
 from balancekit.surgery._arguments import Facts, Losses
+from balancekit.surgery._gram import on_device
 from balancekit.surgery._rule import Step
+from balancekit.surgery._survey import Survey
 
 
 def local_step(
@@ -21,10 +23,10 @@ def local_step(
 
     def row(values: Facts, absent: float) -> Tensor:
         items = (values[name] if name in losses else absent for name in names)
-        tensors = (torch.as_tensor(item, dtype=dtype, device=value.device) for item in items)
-        return torch.stack([tensor.detach().mean() for tensor in tensors])
+        tensors = (item if isinstance(item, Tensor) else on_device(item, value.device, dtype) for item in items)
+        return torch.stack([tensor.detach().to(value.device, dtype).mean() for tensor in tensors])
 
-    present = torch.tensor([name in losses for name in names], device=value.device)
+    present = on_device([name in losses for name in names], value.device)
     with torch.no_grad():
         detached = row(losses, 0.0)
         return Step(
@@ -37,18 +39,32 @@ def local_step(
         )
 
 
-def averaged_step(step: Step, collapses: bool) -> tuple[Step, Float[Tensor, "m"], bool]:
-    """Facts averaged over the ranks that have the modality, how many have it, and whether all ranks collapse."""
+def across_ranks(
+    step: Step, found: Survey, owners: Mapping[Tensor, int]
+) -> tuple[Step, Float[Tensor, "m"], Survey, set[int]]:
+    """Facts averaged over the ranks that have a modality, how many have it, and what the losses reach on any rank."""
     with torch.no_grad():
+        leaves = [leaf for leaf in owners if leaf.requires_grad]
+        count = 1 + len(step.losses)
+        nothing: frozenset[int] = frozenset()
+        table = [[float(r in found.reached_by.get(leaf, nothing)) for r in range(count)] for leaf in leaves]
         here = step.present.to(step.losses.dtype)
         mine = [step.losses, step.confidence, step.speed.where(step.present, 0)]
-        ranks, agreed, *sums = all_reduce_sum([here, here.new_tensor(collapses), *(fact * here for fact in mine)])
+        reached = on_device(table, here.device, here.dtype)
+        ranks, reached, *sums = all_reduce_sum([here, reached, *(fact * here for fact in mine)])
         present = ranks > 0
         losses, confidence, speed = (total / ranks.clamp(min=1) for total in sums)
-        everywhere = step._replace(
+        averaged = step._replace(
             losses=losses,
             confidence=confidence.where(present, 1),
             speed=speed.where(present, -torch.inf),
             present=present,
         )
-        return everywhere, ranks, bool(agreed == world_size())
+        everywhere = {
+            leaf: frozenset(r for r, flag in enumerate(flags) if flag)
+            for leaf, flags in zip(leaves, reached.tolist(), strict=True)  # the one look from the host, only with sync
+            if any(flags)
+        }
+        others = {leaf: rows for leaf, rows in found.reached_by.items() if leaf not in owners}
+        somewhere = {m for m, flag in enumerate(present.tolist()) if flag}
+        return averaged, ranks, Survey({**everywhere, **others}, found.obstacles), somewhere

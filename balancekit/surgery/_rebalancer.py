@@ -4,21 +4,24 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import reduce
 from operator import add
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from balancekit._checks import expect, expect_choice, expect_number
-from balancekit._distributed import world_size
+from balancekit._checks import expect, expect_choice, expect_count, expect_number
 from balancekit._typing import Float
 from balancekit.branches import Branches
 from balancekit.surgery._arguments import Facts, Losses, check_call
-from balancekit.surgery._engine import Graft, Plan, Surgery, Weighted, apply_rule
-from balancekit.surgery._facts import averaged_step, local_step
-from balancekit.surgery._graph import Reach, reach
+from balancekit.surgery._engine import Surgery, make_plan
+from balancekit.surgery._facts import across_ranks, local_step
+from balancekit.surgery._graft import Graft
+from balancekit.surgery._held import Held
+from balancekit.surgery._plan import divide, stand_in
 from balancekit.surgery._rule import Rule, Step
+from balancekit.surgery._survey import asserted, refusal, survey
+from balancekit.surgery._weigh import Weighed, surgery
 
 
 class Rebalancer:
@@ -69,6 +72,10 @@ class Rebalancer:
         per: Literal["tensor", "branch", "model"] = "tensor",
         rest: Literal["sum", "total"] = "sum",
         sync: bool = False,
+        independent: bool = False,
+        low_memory: bool = False,
+        every: int = 1,
+        proxy: Branches | None = None,
     ) -> None:
         expect(isinstance(branches, Branches), "branches", "a Branches", branches, error=TypeError)
         made = not isinstance(rule, type) and isinstance(rule, Rule)
@@ -76,10 +83,30 @@ class Rebalancer:
         expect_number("weight", weight, low=0.0, high_open=True)
         expect_choice("per", per, ("tensor", "branch", "model"))
         expect_choice("rest", rest, ("sum", "total"))
-        expect(isinstance(sync, bool), "sync", "a bool", sync, error=TypeError)
+        for name, flag in (("sync", sync), ("independent", independent), ("low_memory", low_memory)):
+            expect(isinstance(flag, bool), name, "a bool", flag, error=TypeError)
+        expect_count("every", every)
+        alone = not rule.uses_total and per != "model"
+        expect(alone or not independent, "independent", f"False for {rule} per {per!r}, which needs all rows", True)
+        expect(per != "model" or not low_memory, "low_memory", "False, since per='model' needs all rows at once", True)
+        expect(per != "tensor" or every == 1, "every", "1, since with per='tensor' weights cost as many passes", every)
+        if proxy is not None:
+            self._check_proxy(branches, proxy, per)
         self.branches, self.rule, self.weight = branches, rule, weight
-        self.per, self.rest, self.sync = per, rest, sync
+        self.per, self.rest, self.sync, self.independent = per, rest, sync, independent
+        self.low_memory, self.proxy = low_memory, proxy
+        self._held = Held(every)
+        self._kernel: Callable[..., Any] = surgery
         self._hooks: OrderedDict[int, Callable[[Surgery], None]] = OrderedDict()
+
+    @staticmethod
+    def _check_proxy(branches: Branches, proxy: Branches, per: str) -> None:
+        expect(isinstance(proxy, Branches), "proxy", "a Branches", proxy, error=TypeError)
+        expect(per != "tensor", "proxy", "None with per='tensor': a proxy stands for a whole branch", proxy)
+        expect(set(proxy) == set(branches), "proxy", f"the names {list(branches)}", list(proxy))
+        owners = branches.owners()
+        strays = [name for leaf, name in proxy.owners().items() if owners.get(leaf) != name]
+        expect(not strays, "proxy", "tensors of the branch that they stand for", strays)
 
     def __call__(
         self,
@@ -122,23 +149,68 @@ class Rebalancer:
             value = reduce(add, losses.values()) * self.weight
         if not torch.is_grad_enabled() or (not losses and not self.sync):
             return value
+        return self._graft(value, total, losses, local_step(list(self.branches), value, losses, confidence, speed))
 
+    def _graft(self, value: Tensor, total: Tensor | None, losses: Losses, step: Step) -> Tensor:
         names = list(self.branches)
-        owners = self.branches.owners()
-        reaches = {name: reach(losses[name]) for name in names if name in losses}
-        for name, found in reaches.items():
-            self._check_reach(name, found, {owners[leaf] for leaf in found.leaves if leaf in owners})
-        collapses = (
-            not self.rule.uses_total
-            and self.per != "model"
-            and all(owners.get(leaf) == name for name, found in reaches.items() for leaf in found.leaves)
-        )
-        step, ranks = local_step(names, value, losses, confidence, speed), None
+        owners = {leaf: names.index(name) for leaf, name in self.branches.owners().items()}
+        roots = {1 + m: losses[name] for m, name in enumerate(names) if name in losses}
+        if self.rule.uses_total and total is not None and total.requires_grad:
+            roots = {0: total, **roots}
+        present = {r - 1 for r in roots if r > 0}
+        found = asserted(owners, present) if self.independent else survey(names, owners, roots)
+        ranks = None
         if self.sync:
-            step, ranks, collapses = averaged_step(step, collapses)
-        if collapses:
-            return self._collapse(value, total is None, losses, step, ranks)
-        return self._graft(value, total, losses, reaches, owners, step, ranks)
+            step, ranks, found, present = across_ranks(step, found, owners)
+        division = divide(
+            owners,
+            found.reached_by,
+            len(names),
+            per=self.per,
+            rest=self.rest,
+            uses_total=self.rule.uses_total,
+            traversed=total is not None and 0 not in roots,
+            sync=self.sync,
+            by_branch=self.low_memory,
+        )
+        proxy = None if self.proxy is None else stand_in(names, self.proxy, found.reached_by)
+        wanted = {
+            r for part in (*division.parts, *([] if proxy is None else [proxy])) for rows in part.rows for r in rows
+        }
+        for r, obstacle in found.obstacles.items():
+            if r in wanted:
+                raise RuntimeError(refusal(obstacle))
+        seeded = [r for r in roots if r > 0 and division.seeds[r] != "none"]
+        if not wanted and not seeded:
+            return value
+        key = tuple(sorted(present))
+        known = self._held.valid(key, {branch for part in division.parts for branch in part.owner})
+
+        def report(done: Surgery, measured: Weighed | None) -> None:
+            if known is not None:
+                self._held.age += 1
+            elif measured is not None and self._held.every > 1:
+                self._held.renew(measured, key)
+            for hook in tuple(self._hooks.values()):
+                hook(done)
+
+        plan = make_plan(
+            self.rule,
+            step,
+            division,
+            weight=self.weight,
+            ranks=ranks,
+            shared_gram=self.per == "model",
+            known=known,
+            proxy=proxy,
+            kernel=self._kernel,
+            report=report,
+        )
+        passes_itself = total is not None and (0 not in roots or division.seeds[0] == "one")
+        inputs = [*(roots[r] for r in seeded), *(leaf for part in division.parts for leaf in part.leaves)]
+        roots = {r: root for r, root in roots.items() if r in wanted}
+        value = value if passes_itself else value.detach()
+        return Graft.apply(plan, value, roots, seeded, *inputs)  # type: ignore[return-value]
 
     def register_step_hook(self, hook: Callable[[Surgery], None]) -> RemovableHandle:
         """Call `hook` with a :class:`Surgery` in every backward; returns a handle whose ``remove()`` ends it."""
@@ -146,77 +218,17 @@ class Rebalancer:
         self._hooks[handle.id] = hook
         return handle
 
-    def _report(self, surgery: Surgery) -> None:
-        for hook in tuple(self._hooks.values()):
-            hook(surgery)
+    def compile(self, **options: Any) -> None:
+        """Compile the arithmetic between the passes and the parameters; see ``torch.compile`` for the options."""
+        self._kernel = torch.compile(surgery, fullgraph=True, **options)
 
-    def _check_reach(self, name: str, found: Reach, reached: set[str]) -> None:
-        if name not in reached and found.obstacle is None:
-            others = f"only tensors of {sorted(reached)}" if reached else "none of any branch"
-            raise ValueError(
-                f"losses[{name!r}]: expected a loss that reaches a trainable parameter of branch {name!r}, "
-                f"found {others}; are keys swapped, is the branch frozen or its feature detached?"
-            )
+    def state_dict(self) -> dict[str, Any]:
+        """The weights that ``every`` holds, and how old they are."""
+        return self._held.state()
 
-    def _collapse(self, value: Tensor, pure: bool, losses: Losses, step: Step, ranks: Tensor | None) -> Tensor:
-        """One ordinary backward: each loss weighted by what the rule says of a Gram matrix with that row alone."""
-        gram = torch.diag_embed(torch.eye(1 + len(step.losses), dtype=step.losses.dtype, device=step.losses.device))[1:]
-        weights = apply_rule(self.rule, gram, step)
-        own = weights[:, 1:].diagonal() * self.weight
-        if ranks is not None:  # a mean over the ranks that have the modality, of which the reducer makes one over all
-            own = own * world_size() / ranks.clamp(min=1)
-        index = {name: i for i, name in enumerate(self.branches)}
-        coefficients = tuple(own[index[name]] for name in losses)
-        total = value.detach() if pure else value
-        return Weighted.apply(
-            lambda: self._report(Surgery(step, gram, weights, "collapse")), total, coefficients, *losses.values()
-        )  # type: ignore[return-value]
-
-    def _graft(
-        self,
-        value: Tensor,
-        total: Tensor | None,
-        losses: Losses,
-        reaches: dict[str, Reach],
-        owners: dict[Tensor, str],
-        step: Step,
-        ranks: Tensor | None,
-    ) -> Tensor:
-        roots, found = [losses[name] for name in reaches], list(reaches.values())
-        row_of_total = self.rule.uses_total and total is not None and total.requires_grad
-        if row_of_total:
-            assert total is not None
-            roots, found = [total, *roots], [reach(total), *found]
-        for obstacle in (each.obstacle for each in found):
-            if obstacle is not None:
-                raise RuntimeError(
-                    "losses: expected branches that meet nowhere, or a graph that allows separate passes, "
-                    f"found {obstacle}"
-                )
-        names = list(self.branches)
-        reached = dict.fromkeys(leaf for each in found for leaf in each.leaves)
-        # averaged over ranks, every rank takes part in one schedule, whichever modalities it has
-        own = [p for p in owners if p.requires_grad and (self.sync or p in reached)]
-        everything = self.rest == "sum" or row_of_total
-        others = [leaf for leaf in reached if leaf not in owners] if everything else []
-        of_branch = [names.index(owners[leaf]) for leaf in own]
-        by_tensor = self.per == "tensor"
-        owner = torch.tensor(of_branch if by_tensor else range(len(names)), device=value.device)
-        plan = Plan(
-            rule=self.rule,
-            step=step._replace(owner=owner),
-            weight=self.weight,
-            leaves=(*own, *others),
-            granule_of=tuple(range(len(own))) if by_tensor else tuple(of_branch),
-            names=tuple(names.index(name) for name in reaches),
-            row_of_total=row_of_total,
-            shared_gram=self.per == "model",
-            rest_sums=self.rest == "sum",
-            ranks=None if ranks is None else torch.cat([torch.full_like(ranks[:1], world_size()), ranks]),
-            report=self._report,
-        )
-        passes_itself = total is not None and not row_of_total
-        return Graft.apply(plan, value if passes_itself else value.detach(), tuple(roots), *plan.leaves)  # type: ignore[return-value]
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a :meth:`state_dict`."""
+        self._held.load(state)
 
     def __repr__(self) -> str:
         return f"Rebalancer({self.rule}, weight={self.weight}, per={self.per!r}, rest={self.rest!r}, sync={self.sync})"

@@ -69,8 +69,9 @@ class Sum:
     uses_total = False
 
     def __call__(self, gram: Float[Tensor, "g r r"], step: Step) -> Float[Tensor, "g r"]:
-        """Return ones."""
-        return torch.ones_like(gram[..., 0])
+        """Return ones; 0 for an absent modality."""
+        ones = torch.ones_like(gram[..., 0])
+        return torch.cat([ones[:, :1], ones[:, 1:] * step.present], dim=-1)
 
     def __repr__(self) -> str:
         return "Sum()"

@@ -6,6 +6,8 @@ Vectors in, vectors out; loops over modalities; nothing is expressed through Gra
 import torch
 from torch import Tensor
 
+from tests.oracles import engine
+
 
 def eq5(g_i: Tensor, g_j: Tensor, u_i: float, u_j: float, *, j_is_faster: bool) -> Tensor:
     """The four cases of Eq. 5, one line each."""
@@ -51,31 +53,18 @@ def step(
     rest: str,
 ) -> dict[Tensor, Tensor]:
     """The gradient of every tensor by one backward pass per loss, then the rule, granule by granule."""
-
-    def gradients(loss: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-        found = torch.autograd.grad(loss, tensors, retain_graph=True, allow_unused=True)
-        return [torch.zeros_like(t) if g is None else g for t, g in zip(tensors, found, strict=True)]
-
     names = list(branches)
+    every = [t for tensors in branches.values() for t in tensors] + others
+    rows = engine.rows_of(total, losses, names, every, weight)
+    rule = regrad(names, losses, confidence, speed)
+    return engine.step(rows, branches, others, rule, uses_total=False, per=per, rest=rest)
+
+
+def regrad(
+    names: list[str], losses: dict[str, Tensor], confidence: dict[str, float], speed: dict[str, float]
+) -> engine.VectorRule:
+    """The rule of one step; the row of an absent modality is zero, and its branch is never fast."""
     fastest = max(speed[name] for name in losses)
     fast = {k for k, name in enumerate(names) if name in losses and speed[name] == fastest}
-    every = [t for tensors in branches.values() for t in tensors] + others
-    base = [torch.zeros_like(t) for t in every] if total is None else gradients(total, every)
-    result = dict(zip(every, base, strict=True))
-    rows = {name: {t: torch.zeros_like(t) for t in every} for name in names}  # an absent modality's row is zero
-    for name, loss in losses.items():
-        rows[name] = dict(zip(every, gradients(weight * loss, every), strict=True))
-    if rest == "sum":
-        for tensor in others:
-            result[tensor] = result[tensor] + sum(rows[name][tensor] for name in names)
     u = [confidence.get(name, 1.0) for name in names]
-    flat = [t for tensors in branches.values() for t in tensors]
-    for branch, tensors in branches.items():
-        granules = {"tensor": [[t] for t in tensors], "branch": [tensors], "model": [flat]}[per]
-        for granule in granules:
-            stacked = [torch.cat([rows[name][t].reshape(-1) for t in granule]) for name in names]
-            delta = corrected(stacked, u, names.index(branch), fast)
-            for tensor, part in zip(granule, delta.split([t.numel() for t in granule]), strict=True):
-                if any(tensor is own for own in tensors):
-                    result[tensor] = result[tensor] + part.reshape(tensor.shape)
-    return result
+    return lambda rows, branch: corrected(rows, u, branch, fast)

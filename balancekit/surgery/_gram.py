@@ -1,0 +1,131 @@
+"""From gradient rows to Gram matrices, and from weights to gradients: the arithmetic of surgery.
+
+A column holds the gradients of one tensor, one entry a row; None where a loss does not reach the tensor. Gram matrices
+are computed in float32 or wider, from rows divided by the largest entry of their tensor, so that neither a loss scale
+of 2^16 nor a gradient of 1e-24 matters. Large tensors are read where they lie, pair by pair; small ones are stacked,
+since there a call costs more than a copy. No row is written to: autograd may have handed out one tensor twice.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import reduce
+from operator import add
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from balancekit._typing import Float
+
+Column = Sequence[Tensor | None]
+
+_SMALL = 1 << 14  # entries
+_BLOCK = 1 << 20  # entries stacked at once
+
+
+def on_device(values: Sequence[Any] | float, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """A tensor of numbers that the host knows, without making the host wait for the device."""
+    made = torch.tensor(values, dtype=dtype, device="cpu")
+    return made.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else made.to(device)
+
+
+def gram_matrices(
+    columns: Sequence[Column], granule_of: Sequence[int], count: int, like: Tensor
+) -> tuple[Float[Tensor, "g r r"], Float[Tensor, "g"]]:
+    """Gram matrices of `count` granules, each in units of its largest entry; and those units.
+
+    Args:
+        columns: the rows of each tensor; at least one tensor, each with at least one row.
+        granule_of: the granule of each tensor.
+        count: the number of granules.
+        like: on the device that the result goes to.
+    """
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for t, column in enumerate(columns):
+        row = next(row for row in column if row is not None)
+        small = row.numel() <= _SMALL
+        groups[row.numel() if small else None, row.dtype, row.device].append(t)
+    order: list[int] = []
+    grams: list[Tensor] = []
+    scales: list[Tensor] = []
+    for (size, *_), members in groups.items():
+        step = len(members) if size is None else max(1, _BLOCK // (len(columns[0]) * max(size, 1)))
+        for i in range(0, len(members), step):
+            part = members[i : i + step]
+            gram, scale = (_dotted if size is None else _stacked)([columns[t] for t in part])
+            order += part
+            grams.append(gram)
+            scales.append(scale)
+    dtype = reduce(torch.promote_types, (gram.dtype for gram in grams))
+    gram = torch.cat([gram.to(like.device, dtype) for gram in grams])
+    scale = torch.cat([scale.to(like.device, dtype) for scale in scales])
+    index = on_device([granule_of[t] for t in order], like.device)
+    units = scale.new_zeros(count).scatter_reduce(0, index, scale, "amax")
+    relative = scale * _reciprocal(units)[index]
+    return gram.new_zeros(count, *gram.shape[1:]).index_add(0, index, relative.square()[:, None, None] * gram), units
+
+
+def _stacked(columns: Sequence[Column]) -> tuple[Float[Tensor, "t r r"], Float[Tensor, "t"]]:
+    """The Gram matrix of each column, in units of its largest entry, by one product; all columns have one size."""
+    zero = torch.zeros_like(_flat(next(row for row in columns[0] if row is not None)))
+    rows = [zero if row is None else _flat(row) for column in columns for row in column]
+    block = torch.stack(rows).view(len(columns), len(columns[0]), -1)
+    scale = block.abs().amax((1, 2)) if block.numel() else block.new_zeros(len(columns))
+    block = block * _reciprocal(scale)[:, None, None]
+    return block @ block.mT, scale
+
+
+def _dotted(columns: Sequence[Column]) -> tuple[Float[Tensor, "t r r"], Float[Tensor, "t"]]:
+    """The Gram matrix of each column, in units of its largest entry, by one inner product a pair of rows."""
+    scale = torch.stack([_largest([row for row in column if row is not None]) for column in columns])
+    inverse = _reciprocal(scale)
+    zero = scale.new_zeros(())
+    scratch = scale.new_empty(max(_flat(row).numel() for column in columns for row in column if row is not None))
+    products: list[Tensor] = []
+    for column, unit in zip(columns, inverse.unbind(), strict=True):
+        flat = [None if row is None else _flat(row) for row in column]
+        entries = [[zero] * len(flat) for _ in flat]
+        for i, left in enumerate(flat):
+            if left is None:
+                continue
+            scaled = torch.mul(left, unit, out=scratch[: left.numel()])  # one side is enough to stay in range
+            for j, right in enumerate(flat[: i + 1]):
+                if right is not None:
+                    entries[i][j] = entries[j][i] = torch.dot(scaled, right)
+        products += [entry for line in entries for entry in line]
+    gram = torch.stack(products).view(len(columns), len(columns[0]), -1)
+    return gram * inverse[:, None, None], scale
+
+
+def _largest(rows: Sequence[Tensor]) -> Float[Tensor, ""]:
+    return torch.stack([end for row in rows for end in torch.aminmax(_flat(row))]).abs().amax()
+
+
+def _flat(row: Tensor) -> Tensor:
+    row = row.to_dense() if row.layout != torch.strided else row
+    row = torch.view_as_real(row) if row.is_complex() else row  # Re<a, b>
+    return row.reshape(-1).to(torch.promote_types(row.dtype, torch.float32))
+
+
+def _reciprocal(scale: Tensor) -> Tensor:
+    """1 / scale; 1 for zero; finite for what is too small to be inverted."""
+    return torch.where(scale == 0, 1, scale.clamp(min=torch.finfo(scale.dtype).tiny)).reciprocal()
+
+
+def combine(column: Column, coefficients: Sequence[Tensor]) -> Tensor | None:
+    """Σ_r coefficients[r] · column[r] over the rows that exist, in float32 or wider.
+
+    Every row counts, one of coefficient 0 too: 0 · inf is NaN, and a bad gradient must not be lost.
+    """
+    terms = [(row, c) for row, c in zip(column, coefficients, strict=True) if row is not None]
+    if not terms:
+        return None
+    (first, c), *others = terms
+    wide = torch.promote_types(first.dtype, torch.float32)
+    if first.is_complex() or any(row.layout != torch.strided for row, _ in terms):
+        scaled = sorted((row * c for row, c in terms), key=lambda term: term.is_sparse)  # dense + sparse exists,
+        return reduce(add, scaled)  # sparse + dense does not
+    out = first.to(wide) * c.to(wide)
+    for row, c in others:
+        out.addcmul_(row.to(wide), c.to(wide))
+    return out.to(first.dtype)

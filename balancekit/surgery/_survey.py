@@ -1,0 +1,58 @@
+"""What the losses of one call reach: the look at the graph that decides everything else."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from balancekit.surgery._graph import Reach, reach
+
+Reached = dict[Tensor, frozenset[int]]
+
+
+class Survey(NamedTuple):
+    """For each trainable tensor the rows that reach it (0 the total, 1 + m), and what forbids a pass from a row."""
+
+    reached_by: Reached
+    obstacles: dict[int, str]
+
+
+def survey(names: list[str], owners: Mapping[Tensor, int], roots: Mapping[int, Tensor]) -> Survey:
+    """Look at the graphs of the losses.
+
+    Raises:
+        ValueError: for a unimodal loss that reaches no trainable tensor of its own branch.
+        RuntimeError: for a graph that no walk can follow.
+    """
+    found = {r: reach(root) for r, root in roots.items()}
+    for r, each in found.items():
+        if r > 0:
+            _check(names, r - 1, each, {owners[leaf] for leaf in each.leaves if leaf in owners})
+    rows: dict[Tensor, set[int]] = {}
+    for r, each in found.items():
+        for leaf in each.leaves:
+            rows.setdefault(leaf, set()).add(r)
+    obstacles = {r: each.obstacle for r, each in found.items() if each.obstacle is not None}
+    return Survey({leaf: frozenset(reached) for leaf, reached in rows.items()}, obstacles)
+
+
+def asserted(owners: Mapping[Tensor, int], present: set[int]) -> Survey:
+    """The same where the user asserts that each loss reaches the tensors of its own branch and no others."""
+    return Survey({leaf: frozenset([1 + m]) for leaf, m in owners.items() if m in present and leaf.requires_grad}, {})
+
+
+def _check(names: list[str], m: int, found: Reach, reached: set[int]) -> None:
+    if m in reached:
+        return
+    if found.obstacle is not None:
+        raise RuntimeError(refusal(found.obstacle))
+    others = f"only tensors of {sorted(names[k] for k in reached)}" if reached else "none of any branch"
+    raise ValueError(
+        f"losses[{names[m]!r}]: expected a loss that reaches a trainable parameter of branch {names[m]!r}, "
+        f"found {others}; are keys swapped, is the branch frozen or its feature detached?"
+    )
+
+
+def refusal(obstacle: str) -> str:
+    """The message for a graph in which separate passes would be silently wrong."""
+    return f"losses: expected branches that meet nowhere, or a graph that allows separate passes, found {obstacle}"
