@@ -22,7 +22,7 @@ from balancekit.prototypes import (
     prototypical_cross_entropy,
     single_side_labels,
 )
-from balancekit.surgery import Rebalancer, ReGrad, Rule, Step, Sum
+from balancekit.surgery import MinNorm, MMPareto, PCGrad, Rebalancer, ReGrad, Rule, Step, Sum, from_torchjd
 from balancekit.uncertainty import (
     DeepEnsemble,
     MCDropout,
@@ -45,7 +45,10 @@ __all__ = [
     "DeepEnsemble",
     "GatedCrossAttention",
     "MCDropout",
+    "MMPareto",
+    "MinNorm",
     "MultiBranch",
+    "PCGrad",
     "Parallel",
     "PrototypeBank",
     "ReGrad",
@@ -59,6 +62,7 @@ __all__ = [
     "dropout_std",
     "expected_entropy",
     "exponential_confidence",
+    "from_torchjd",
     "hub",
     "linear_dropout_moments",
     "mutual_information",

@@ -12,20 +12,46 @@ fastest decides. Surgery recombines them.
 
 ======================  ==============================================================================================
 :class:`ReGrad`         MMDG's rule: slow modalities are kept whole, the fast one loses what would slow them
+:class:`MMPareto`       where total and own loss conflict, the shortest combination of both, made as long as their sum
+:class:`PCGrad`         each gradient loses what points against another one
+:class:`MinNorm`        MGDA: the shortest convex combination, a step that lowers every loss
+:func:`from_torchjd`    any TorchJD weighting: UPGrad, Aligned-MTL, CAGrad and more
 :class:`Sum`            no surgery: an ordinary backward of ``total + weight · Σ losses``, to compare with
 :class:`Rule`           what a rule is: Gram matrices "g r r" and a :class:`Step` in, weights "g r" out; write your own
 :class:`Surgery`        what one step did, for :meth:`Rebalancer.register_step_hook`
 ======================  ==============================================================================================
 
 The cost follows the graph. In late fusion no loss reaches another branch, the weights are known beforehand, and
-everything is one ordinary backward. Where branches meet, M modalities take M passes besides the total's. An auxiliary
-head that serves one modality belongs to its branch: name it among the branch's targets. Left outside, it is a tensor
-that a unimodal loss reaches and no branch owns, and the passes are run although no branches meet.
+everything is one ordinary backward. Where all branches meet, M modalities take M passes besides the total's; where some
+meet, or only in some layers, passes go no further than needed. Four options of the Rebalancer trade: ``low_memory``
+holds the rows of one branch at a time, exactly; ``every`` and ``proxy`` measure less often or less, approximately;
+``independent`` asserts late fusion where the graph cannot show it.
+
+A rule of your own is one function of Gram matrices; :mod:`balancekit.testing` shows one, and tries its laws.
 """
 
 from balancekit.surgery._engine import Surgery
+from balancekit.surgery._min_norm import MinNorm, min_norm_weights
+from balancekit.surgery._mmpareto import MMPareto, mmpareto_weights
+from balancekit.surgery._pcgrad import PCGrad, pcgrad_weights
 from balancekit.surgery._rebalancer import Rebalancer
 from balancekit.surgery._regrad import ReGrad, regrad_weights
 from balancekit.surgery._rule import Rule, Step, Sum
+from balancekit.surgery._torchjd import from_torchjd
 
-__all__ = ["ReGrad", "Rebalancer", "Rule", "Step", "Sum", "Surgery", "regrad_weights"]
+__all__ = [
+    "MMPareto",
+    "MinNorm",
+    "PCGrad",
+    "ReGrad",
+    "Rebalancer",
+    "Rule",
+    "Step",
+    "Sum",
+    "Surgery",
+    "from_torchjd",
+    "min_norm_weights",
+    "mmpareto_weights",
+    "pcgrad_weights",
+    "regrad_weights",
+]

@@ -1,10 +1,12 @@
-"""What a call of the Rebalancer accepts."""
+"""What the Rebalancer and a call of it accept."""
 
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from balancekit._checks import describe, expect, is_real
+from balancekit.branches import Branches
+from balancekit.surgery._rule import Rule
 
 Losses = Mapping[str, Tensor]
 Facts = Mapping[str, Tensor | float]
@@ -39,6 +41,24 @@ def check_call(
             item = values[name]
             fits = item.ndim <= 1 and item.numel() > 0 if isinstance(item, Tensor) else is_real(item)
             expect(fits, f"{argument}[{name!r}]", 'a number, or a tensor () or "b"', item)
+
+
+def check_options(rule: Rule, per: str, independent: bool, low_memory: bool, every: int) -> None:
+    """Raise where an option contradicts the granule or the rule."""
+    rows = f"False with {rule} and per={per!r}, which need separate passes"
+    expect(not independent or (per != "model" and not rule.uses_total), "independent", rows, independent)
+    expect(not low_memory or per != "model", "low_memory", "False with per='model', which needs all rows", low_memory)
+    expect(every == 1 or per != "tensor", "every", "1 with per='tensor', where holding weights saves no pass", every)
+
+
+def check_proxy(branches: Branches, proxy: Branches, per: str) -> None:
+    """Raise unless `proxy` has the names of `branches` and some of their tensors."""
+    expect(isinstance(proxy, Branches), "proxy", "a Branches", proxy, error=TypeError)
+    expect(per != "tensor", "proxy", "None with per='tensor': a proxy stands for a whole branch", proxy)
+    expect(set(proxy) == set(branches), "proxy", f"the names {list(branches)}", list(proxy))
+    owners = branches.owners()
+    strays = sorted({name for leaf, name in proxy.owners().items() if owners.get(leaf) != name})
+    expect(not strays, "proxy", "tensors of the branch that they stand for", strays)
 
 
 def _expect_names(argument: str, values: object, names: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ Its separate passes are seeded with the incoming gradient, so a loss scale reach
 tensors: autograd lets go of them when it lets go of any other saved tensor.
 """
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +42,11 @@ class Graft(torch.autograd.Function):
                 "create_graph: expected False, found True; surgery is first-order, its result cannot be differentiated"
             )
         plan: Plan = ctx.plan
+        if plan.division.parts and _in_compiled_autograd():
+            raise RuntimeError(
+                "backward: expected ordinary autograd, found compiled autograd, which cannot run separate passes; "
+                "leave torch._dynamo.config.compiled_autograd False, or compile the model alone"
+            )
         with torch.no_grad(), torch.autocast(incoming.device.type, enabled=False):
             out = operate(plan, dict(zip(ctx.rows, ctx.saved_tensors, strict=True)), incoming)
             seeds = [
@@ -48,3 +54,8 @@ class Graft(torch.autograd.Function):
                 for r, dtype in zip(ctx.seeded, ctx.dtypes, strict=True)
             ]
         return (None, incoming, None, None, *seeds, *out)
+
+
+def _in_compiled_autograd() -> bool:
+    compiler = sys.modules.get("torch._dynamo.compiled_autograd")  # not imported, not running
+    return compiler is not None and compiler.in_compiled_autograd_region

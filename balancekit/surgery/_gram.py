@@ -43,7 +43,7 @@ def gram_matrices(
     groups: dict[Any, list[int]] = defaultdict(list)
     for t, column in enumerate(columns):
         row = next(row for row in column if row is not None)
-        small = row.numel() <= _SMALL
+        small = row.numel() <= _SMALL or hasattr(row, "full_tensor")  # a DTensor
         groups[row.numel() if small else None, row.dtype, row.device].append(t)
     order: list[int] = []
     grams: list[Tensor] = []
@@ -54,8 +54,8 @@ def gram_matrices(
             part = members[i : i + step]
             gram, scale = (_dotted if size is None else _stacked)([columns[t] for t in part])
             order += part
-            grams.append(gram)
-            scales.append(scale)
+            grams.append(_whole(gram))
+            scales.append(_whole(scale))
     dtype = reduce(torch.promote_types, (gram.dtype for gram in grams))
     gram = torch.cat([gram.to(like.device, dtype) for gram in grams])
     scale = torch.cat([scale.to(like.device, dtype) for scale in scales])
@@ -66,13 +66,14 @@ def gram_matrices(
 
 
 def _stacked(columns: Sequence[Column]) -> tuple[Float[Tensor, "t r r"], Float[Tensor, "t"]]:
-    """The Gram matrix of each column, in units of its largest entry, by one product; all columns have one size."""
+    """The Gram matrix of each column, in units of its largest entry; all columns have one size."""
     zero = torch.zeros_like(_flat(next(row for row in columns[0] if row is not None)))
     rows = [zero if row is None else _flat(row) for column in columns for row in column]
     block = torch.stack(rows).view(len(columns), len(columns[0]), -1)
     scale = block.abs().amax((1, 2)) if block.numel() else block.new_zeros(len(columns))
     block = block * _reciprocal(scale)[:, None, None]
-    return block @ block.mT, scale
+    products = [(row.unsqueeze(1) * block).sum(-1) for row in block.unbind(1)]  # a matmul may be allowed to use TF32
+    return torch.stack(products, 1), scale
 
 
 def _dotted(columns: Sequence[Column]) -> tuple[Float[Tensor, "t r r"], Float[Tensor, "t"]]:
@@ -105,6 +106,11 @@ def _flat(row: Tensor) -> Tensor:
     row = row.to_dense() if row.layout != torch.strided else row
     row = torch.view_as_real(row) if row.is_complex() else row  # Re<a, b>
     return row.reshape(-1).to(torch.promote_types(row.dtype, torch.float32))
+
+
+def _whole(value: Tensor) -> Tensor:
+    full = getattr(value, "full_tensor", None)  # the sum over the shards of a DTensor
+    return value if full is None else full()
 
 
 def _reciprocal(scale: Tensor) -> Tensor:

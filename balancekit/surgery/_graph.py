@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 _REENTRANT = "CheckpointFunctionBackward"
-_FSDP = "RegisterPostBackwardFunctionBackward"
 _SINK = "_DDPSinkBackward"
 
 
@@ -46,8 +45,6 @@ def reach(loss: Tensor) -> Reach:
                 "losses: expected a graph that autograd.grad can follow, found a reentrant checkpoint; "
                 "pass use_reentrant=False to torch.utils.checkpoint.checkpoint"
             )
-        if name == _FSDP:
-            obstacle = "FSDP2: its graph ends in unsharded copies of the parameters, so separate passes find nothing"
         if name == _SINK:
             if node.ddp_weakref().static_graph:
                 obstacle = (

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 _DONATED = (
-    "a compiled model whose first backward was an ordinary one keeps no graph for a second pass; set "
-    "torch._functorch.config.donated_buffer = False before that first backward"
+    "losses: expected a graph that stays for several passes, found a compiled model that was compiled for one; "
+    "import torch._functorch.config and set torch._functorch.config.donated_buffer = False before its first backward, "
+    "together with a new torch.compiler.config.cache_key_tag: the compiler's cache on disk does not know that flag"
 )
 
 

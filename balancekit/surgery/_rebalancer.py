@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from balancekit._checks import expect, expect_choice, expect_count, expect_number
 from balancekit._typing import Float
 from balancekit.branches import Branches
-from balancekit.surgery._arguments import Facts, Losses, check_call
+from balancekit.surgery._arguments import Facts, Losses, check_call, check_options, check_proxy
 from balancekit.surgery._engine import Surgery, make_plan
 from balancekit.surgery._facts import across_ranks, local_step
 from balancekit.surgery._graft import Graft
@@ -32,11 +32,17 @@ class Rebalancer:
     the weights come from the rule. It accumulates into ``.grad`` like any backward, so loss scaling, gradient
     accumulation, DistributedDataParallel and the trainers built on them need no further code.
 
-    Where no loss reaches another branch (late fusion), the weights are known before any pass, and the backward is one
-    ordinary backward. Elsewhere it runs one pass per modality besides the total's. In those passes hooks on tensors and
-    modules fire too, once a pass; an input that requires grad counts as a tensor of no branch. They run inside the
-    backward of this loss: another ``backward()`` before it frees what they share, as between any two losses, and the
-    graphs of the unimodal losses live as long as you hold them. Compiled autograd cannot run them.
+    The cost follows the graph. A tensor that only the loss of its own branch reaches is due a weight that is known
+    before any pass, and tensors of no branch are due plain sums: for those the unimodal losses ride on the total's
+    backward, so late fusion takes one ordinary backward. Only where losses meet in a branch are there separate passes,
+    one a loss, which end where no such tensor lies further. What rides is added up in the backward's own precision, as
+    in a backward of ``total + weight · Σ losses``.
+
+    Passes run inside the backward of this loss: another ``backward()`` before it frees what they share, as between any
+    two losses, and the graphs of the unimodal losses live as long as you hold them. Hooks on tensors and modules fire
+    once a pass; an input that requires grad counts as a tensor of no branch; a backward that writes ``.grad`` by itself
+    is not seen. Compiled autograd cannot run them. In late fusion, compile the branches one by one: a model that is
+    compiled as a whole shows one node that reaches everything, and takes all passes, unless it is `independent`.
 
     Args:
         branches: which parameters belong to which modality.
@@ -48,6 +54,14 @@ class Rebalancer:
             that auxiliary heads learn. "total": exactly the total's gradient, as in MMDG.
         sync: average gradients, losses, confidence and speed over the ranks of the default process group before the
             rule sees them. With DistributedDataParallel this equals one process with the large batch.
+        independent: you assert that each loss reaches its own branch alone. Then one ordinary backward is all, and no
+            graph is looked at: for FSDP2, and for a late-fusion model that is compiled as a whole. Exact if it is true;
+            where it is not, each loss counts with its weight from its own branch, and other tensors get it so too.
+        low_memory: hold the rows of one branch at a time. Exact; passes grow from M to at most M².
+        every: renew the weights at each k-th backward; in between, one joint pass a branch applies the held ones. An
+            approximation, for ``per="branch"`` and ``"model"``; weights that are not finite are held as 1.
+        proxy: the same branches with fewer tensors, such as their last layers: the weights are taken from these alone,
+            and one joint pass a branch applies them. An approximation, for ``per="branch"`` and ``"model"``.
 
     Example:
         >>> from torch import nn
@@ -86,27 +100,15 @@ class Rebalancer:
         for name, flag in (("sync", sync), ("independent", independent), ("low_memory", low_memory)):
             expect(isinstance(flag, bool), name, "a bool", flag, error=TypeError)
         expect_count("every", every)
-        alone = not rule.uses_total and per != "model"
-        expect(alone or not independent, "independent", f"False for {rule} per {per!r}, which needs all rows", True)
-        expect(per != "model" or not low_memory, "low_memory", "False, since per='model' needs all rows at once", True)
-        expect(per != "tensor" or every == 1, "every", "1, since with per='tensor' weights cost as many passes", every)
+        check_options(rule, per, independent, low_memory, every)
         if proxy is not None:
-            self._check_proxy(branches, proxy, per)
+            check_proxy(branches, proxy, per)
         self.branches, self.rule, self.weight = branches, rule, weight
         self.per, self.rest, self.sync, self.independent = per, rest, sync, independent
         self.low_memory, self.proxy = low_memory, proxy
         self._held = Held(every)
         self._kernel: Callable[..., Any] = surgery
         self._hooks: OrderedDict[int, Callable[[Surgery], None]] = OrderedDict()
-
-    @staticmethod
-    def _check_proxy(branches: Branches, proxy: Branches, per: str) -> None:
-        expect(isinstance(proxy, Branches), "proxy", "a Branches", proxy, error=TypeError)
-        expect(per != "tensor", "proxy", "None with per='tensor': a proxy stands for a whole branch", proxy)
-        expect(set(proxy) == set(branches), "proxy", f"the names {list(branches)}", list(proxy))
-        owners = branches.owners()
-        strays = [name for leaf, name in proxy.owners().items() if owners.get(leaf) != name]
-        expect(not strays, "proxy", "tensors of the branch that they stand for", strays)
 
     def __call__(
         self,
@@ -158,7 +160,7 @@ class Rebalancer:
         if self.rule.uses_total and total is not None and total.requires_grad:
             roots = {0: total, **roots}
         present = {r - 1 for r in roots if r > 0}
-        found = asserted(owners, present) if self.independent else survey(names, owners, roots)
+        found = asserted(owners, present) if self.independent else survey(self.branches.model, names, owners, roots)
         ranks = None
         if self.sync:
             step, ranks, found, present = across_ranks(step, found, owners)
@@ -173,7 +175,12 @@ class Rebalancer:
             sync=self.sync,
             by_branch=self.low_memory,
         )
-        proxy = None if self.proxy is None else stand_in(names, self.proxy, found.reached_by)
+        measured = {branch for part in division.parts for branch in part.owner}
+        proxy = None
+        if self.proxy is not None and measured:
+            proxy = stand_in(names, self.proxy, found.reached_by)
+            missing = [names[branch] for branch in sorted(measured - set(proxy.owner))]
+            expect(not missing, "proxy", "tensors that a loss reaches, for each branch where losses meet", missing)
         wanted = {
             r for part in (*division.parts, *([] if proxy is None else [proxy])) for rows in part.rows for r in rows
         }
@@ -184,13 +191,13 @@ class Rebalancer:
         if not wanted and not seeded:
             return value
         key = tuple(sorted(present))
-        known = self._held.valid(key, {branch for part in division.parts for branch in part.owner})
+        known = self._held.valid(key, measured)
 
-        def report(done: Surgery, measured: Weighed | None) -> None:
+        def report(done: Surgery, weighed: Weighed | None) -> None:
             if known is not None:
                 self._held.age += 1
-            elif measured is not None and self._held.every > 1:
-                self._held.renew(measured, key)
+            elif weighed is not None and self._held.every > 1:
+                self._held.renew(weighed, key)
             for hook in tuple(self._hooks.values()):
                 hook(done)
 

@@ -46,7 +46,7 @@ def regrad_weights(
     others = 1 - own
     u = confidence.to(gram.dtype)
     squares = gram.diagonal(dim1=-2, dim2=-1)
-    dots = (own.unsqueeze(-2) @ gram).squeeze(-2)
+    dots = (own.unsqueeze(-1) * gram).sum(-2)
     square = (own * squares).sum(-1, keepdim=True)
 
     aligned = _aligned(dots, square, squares, margin)

@@ -42,12 +42,13 @@ class Rule(Protocol):
     belongs to one branch; its combined gradient is the sum of its rows times the weights returned here.
 
     A rule must not depend on a common scale of the losses, and must treat modalities alike: relabelling them relabels
-    the weights. Its value on a Gram matrix with a single non-zero row must be right for every positive entry, because a
-    tensor that only its own loss reaches is combined without ever computing that entry.
+    the weights. :func:`balancekit.testing.check_rule` tries these laws, and those of the contract above, on your rule.
 
     Attributes:
         uses_total: whether the rule reads or weighs row 0. If not, row 0 of the Gram matrix is zero and the total's
-            gradient passes untouched, whatever weight is returned for it; that saves one backward pass.
+            gradient passes untouched, whatever weight is returned for it, which saves a backward pass; and a tensor
+            that only the own loss reaches is never measured: its granule has a Gram matrix with a single 1, for which
+            the weights must be those of any positive entry, and each granule must be weighed by itself.
     """
 
     uses_total: bool

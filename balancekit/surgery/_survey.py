@@ -1,9 +1,10 @@
 """What the losses of one call reach: the look at the graph that decides everything else."""
 
+import sys
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from balancekit.surgery._graph import Reach, reach
 
@@ -17,13 +18,19 @@ class Survey(NamedTuple):
     obstacles: dict[int, str]
 
 
-def survey(names: list[str], owners: Mapping[Tensor, int], roots: Mapping[int, Tensor]) -> Survey:
+def survey(model: nn.Module, names: list[str], owners: Mapping[Tensor, int], roots: Mapping[int, Tensor]) -> Survey:
     """Look at the graphs of the losses.
 
     Raises:
         ValueError: for a unimodal loss that reaches no trainable tensor of its own branch.
-        RuntimeError: for a graph that no walk can follow.
+        RuntimeError: for a graph that no walk can follow, or that does not end in the parameters.
     """
+    if _is_sharded(model):
+        raise RuntimeError(
+            "losses: expected a graph that ends in the model's parameters, found FSDP2, whose graph ends in unsharded "
+            "copies of them, where separate passes find nothing; if no loss reaches another branch, assert it by "
+            "independent=True"
+        )
     found = {r: reach(root) for r, root in roots.items()}
     for r, each in found.items():
         if r > 0:
@@ -56,3 +63,8 @@ def _check(names: list[str], m: int, found: Reach, reached: set[int]) -> None:
 def refusal(obstacle: str) -> str:
     """The message for a graph in which separate passes would be silently wrong."""
     return f"losses: expected branches that meet nowhere, or a graph that allows separate passes, found {obstacle}"
+
+
+def _is_sharded(model: nn.Module) -> bool:
+    fsdp = sys.modules.get("torch.distributed.fsdp")  # not imported, not used
+    return fsdp is not None and any(isinstance(module, fsdp.FSDPModule) for module in model.modules())

@@ -10,7 +10,7 @@ import torch
 import balancekit
 
 MODULES = [module.name for module in pkgutil.walk_packages(balancekit.__path__, "balancekit.")]
-ROOMS = ("adapters", "branches", "domains", "modulation", "prototypes", "surgery", "uncertainty")
+ROOMS = ("adapters", "branches", "domains", "modulation", "prototypes", "surgery", "testing", "uncertainty")
 
 
 @pytest.mark.parametrize("name", MODULES)

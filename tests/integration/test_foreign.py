@@ -59,7 +59,7 @@ class Transformers(nn.Module):
 def one_step(model: MultiBranch, inputs: dict, logits: object, heads: nn.ModuleDict) -> None:
     """Surgery equals the oracle on every parameter, and every trainable tensor of every branch is visited.
 
-    The heads lie outside the branches, so they get separate passes, which end at the heads: no branch is traversed twice.
+    The heads lie outside the branches, so they get separate passes, but these end at the heads.
     """
     keys = list(model.model.state_dict())
     output, features = model(**inputs)

@@ -140,20 +140,108 @@ def test_sync_equals_one_process_with_the_large_batch() -> None:
 
 def static_graph(rank: int, size: int) -> None:
     for coupled in (True, False):
-        model, _ = pair(coupled)
+        model, reference = pair(coupled)
         wrapped = DistributedDataParallel(model, static_graph=True)
-        balancer = Rebalancer(model.branches(), ReGrad())
-        for x, y in batches(2, M):
+        balancer = Rebalancer(model.branches(), ReGrad(), weight=0.3)
+        for x, y in batches(3, M):
+            x, y = x + 0.1 * rank, y - rank
             total, losses = wrapped(x, y)
             if coupled:
-                with pytest.raises(RuntimeError, match="static_graph=False"):
+                with pytest.raises(RuntimeError, match=r"static_graph=True.*static_graph=False"):
                     balancer(total, losses)
                 break
-            balancer(total, losses).backward()
+            model.zero_grad()
+            balancer(total, losses, confidence=dict.fromkeys(losses, 0.5)).backward()
+            for parameter, gradient in by_hand(reference, x, y).items():
+                dist.all_reduce(gradient)
+                torch.testing.assert_close(
+                    twin(model, reference, parameter).grad, gradient / size, rtol=1e-10, atol=1e-12
+                )
+
+
+def twin(model: nn.Module, reference: nn.Module, parameter: nn.Parameter) -> nn.Parameter:
+    """The parameter of `model` at the place of `parameter` in `reference`."""
+    return next(a for a, b in zip(model.parameters(), reference.parameters(), strict=True) if b is parameter)
 
 
 def test_static_graph_is_refused_on_the_general_path_only() -> None:
     ranks.run(static_graph)
+
+
+class Idle(Losses):
+    """A parameter of a branch that no loss reaches."""
+
+    def __init__(self, coupled: bool) -> None:
+        super().__init__(coupled)
+        self.toy.encoders["m0"].register_parameter("idle", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+
+
+def idle(rank: int, size: int, sync: bool) -> None:
+    for coupled in (True, False):
+        model, reference = Idle(coupled), Idle(coupled)
+        wrapped = DistributedDataParallel(model, find_unused_parameters=True)
+        balancer = Rebalancer(model.branches(), ReGrad(), weight=0.3, sync=sync)
+        for x, y in batches(2, M, size=8):
+            part = slice(4 * rank, 4 * rank + 4)
+            total, losses = wrapped(x[:, part], y[part])
+            model.zero_grad()
+            balancer(total, losses, confidence=dict.fromkeys(losses, 0.5)).backward()
+            expected = by_hand(reference, *((x, y) if sync else (x[:, part], y[part])))
+            for parameter, gradient in expected.items():
+                if not sync:
+                    dist.all_reduce(gradient)
+                    gradient /= size
+                found = twin(model, reference, parameter).grad
+                found = torch.zeros_like(gradient) if found is None else found
+                torch.testing.assert_close(found, gradient, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("sync", [False, True], ids=["local", "sync"])
+def test_a_branch_parameter_that_no_loss_reaches(sync: bool) -> None:
+    """Handed over all the same, it would be "marked ready only once" and raise."""
+    ranks.run(idle, sync)
+
+
+def collectives(rank: int, size: int) -> None:
+    """How many numbers travel besides the reducer's, in how many collectives."""
+    real, sent = dist.all_reduce, []
+
+    def counting(tensor: Tensor, *args: object, **options: object) -> object:
+        sent.append(tensor.numel())
+        return real(tensor, *args, **options)
+
+    dist.all_reduce = counting
+    try:
+        for coupled in (True, False):
+            schedules = []
+            for missing_on in (None, 0, 1):
+                model, _ = pair(coupled)
+                model.toy.heads.requires_grad_(False)
+                wrapped = DistributedDataParallel(model)
+                balancer = Rebalancer(model.branches(), ReGrad(), sync=True)
+                ((x, y),) = batches(1, M)
+                total, losses = wrapped(x + rank, y)
+                if rank == missing_on:
+                    del losses["m1"]
+                sent.clear()
+                balancer(total, losses).backward()
+                schedules.append(list(sent))
+            encoders = sum(p.numel() for p in model.toy.encoders.parameters())
+            counts = torch.tensor([[len(s), sum(s)] for s in schedules])
+            theirs = [torch.empty_like(counts) for _ in range(size)]
+            dist.all_gather(theirs, counts)
+            assert all(torch.equal(counts, each) for each in theirs)
+            for count, numbers in counts.tolist():
+                facts = 5 * (M + 1) + (1 + M) * len(list(model.toy.encoders.parameters()))  # and who reaches what
+                assert count <= (2 if coupled else 1)
+                assert numbers <= facts + ((1 + M) * encoders if coupled else 0), (coupled, schedules)
+    finally:
+        dist.all_reduce = real
+
+
+def test_sync_sends_a_few_facts_and_the_rows_in_one_collective_each() -> None:
+    """The same on every rank, whichever modalities it has."""
+    ranks.run(collectives)
 
 
 def captured(rank: int, size: int) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from balancekit import Branches, Rebalancer, ReGrad
+from balancekit import Branches, PCGrad, Rebalancer, ReGrad
 from tests.unit.wrong_calls import Case
 
 MODEL = nn.ModuleDict({"a": nn.Linear(2, 1), "b": nn.Linear(2, 1)})
@@ -53,6 +53,32 @@ CASES = [
     Case("per", make(per="layer"), ValueError, ("per", "'branch'", "'layer'"), (MODEL,)),
     Case("rest", make(rest="none"), ValueError, ("rest", "'total'", "'none'"), (MODEL,)),
     Case("sync", make(sync=1), TypeError, ("sync", "1"), (MODEL,)),
+    Case("independent", make(independent=1), TypeError, ("independent", "1"), (MODEL,)),
+    Case("independent-model", make(independent=True, per="model"), ValueError, ("independent", "'model'"), (MODEL,)),
+    Case("independent-total", make(rule=PCGrad(), independent=True), ValueError, ("independent", "PCGrad()"), (MODEL,)),
+    Case("low-memory", make(low_memory="yes"), TypeError, ("low_memory", "'yes'"), (MODEL,)),
+    Case("low-memory-model", make(low_memory=True, per="model"), ValueError, ("low_memory", "'model'"), (MODEL,)),
+    Case("every-zero", make(every=0, per="branch"), ValueError, ("every", "at least 1", "0"), (MODEL,)),
+    Case("every-half", make(every=0.5, per="branch"), TypeError, ("every", "0.5"), (MODEL,)),
+    Case("every-tensor", make(every=4), ValueError, ("every", "'tensor'", "4"), (MODEL,)),
+    Case("proxy-module", make(proxy=MODEL, per="branch"), TypeError, ("proxy", "Branches"), (MODEL,)),
+    Case(
+        "proxy-tensor", make(proxy=Branches(MODEL, {"a": "a", "b": "b"})), ValueError, ("proxy", "'tensor'"), (MODEL,)
+    ),
+    Case(
+        "proxy-names",
+        make(proxy=Branches(MODEL, {"a": "a"}), per="branch"),
+        ValueError,
+        ("proxy", "['a', 'b']", "['a']"),
+        (MODEL,),
+    ),
+    Case(
+        "proxy-swapped",
+        make(proxy=Branches(MODEL, {"a": "b", "b": "a"}), per="branch"),
+        ValueError,
+        ("proxy", "['a', 'b']"),
+        (MODEL,),
+    ),
     Case("margin-one", lambda: ReGrad(margin=1.0), ValueError, ("margin", "[0.0, 1.0)")),
     Case("margin-negative", lambda: ReGrad(margin=-0.1), ValueError, ("margin", "-0.1")),
     Case("margin-string", lambda: ReGrad(margin="0"), TypeError, ("margin", "'0'")),
