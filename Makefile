@@ -46,8 +46,8 @@ check: $(VENV)/.lint  ## style, types, the layering of imports, a clean import
 	$(BIN)/lint-imports
 	$(BIN)/python tests/import_is_clean.py
 
-bench: $(VENV)/.test  ## what gradient surgery costs, as ratios to a plain step
-	$(BIN)/python benchmarks/surgery.py
+bench: $(VENV)/.test  ## what gradient surgery costs, beside bare passes and other implementations: tables in runs/
+	MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000 $(BIN)/python benchmarks/overhead.py $(BENCH)
 
 build: $(BIN)/python  ## the wheel and the source distribution, in dist/
 	$(PIP) build && rm -rf dist && $(BIN)/python -m build --outdir dist

@@ -19,7 +19,7 @@ from balancekit._typing import Float
 
 Column = Sequence[Tensor | None]
 
-_SMALL = 1 << 14  # entries
+SMALL = 1 << 14  # entries
 _BLOCK = 1 << 20  # entries stacked at once
 
 
@@ -40,10 +40,11 @@ def gram_matrices(
         count: the number of granules.
         like: on the device that the result goes to.
     """
+    first = min(r for column in columns for r, row in enumerate(column) if row is not None)
     groups: dict[Any, list[int]] = defaultdict(list)
     for t, column in enumerate(columns):
         row = next(row for row in column if row is not None)
-        small = row.numel() <= _SMALL or hasattr(row, "full_tensor")  # a DTensor
+        small = row.numel() <= SMALL or hasattr(row, "full_tensor")  # a DTensor
         groups[row.numel() if small else None, row.dtype, row.device].append(t)
     order: list[int] = []
     grams: list[Tensor] = []
@@ -52,12 +53,12 @@ def gram_matrices(
         step = len(members) if size is None else max(1, _BLOCK // (len(columns[0]) * max(size, 1)))
         for i in range(0, len(members), step):
             part = members[i : i + step]
-            gram, scale = (_dotted if size is None else _stacked)([columns[t] for t in part])
+            gram, scale = (_dotted if size is None else _stacked)([columns[t][first:] for t in part])
             order += part
             grams.append(_whole(gram))
             scales.append(_whole(scale))
     dtype = reduce(torch.promote_types, (gram.dtype for gram in grams))
-    gram = torch.cat([gram.to(like.device, dtype) for gram in grams])
+    gram = torch.nn.functional.pad(torch.cat([gram.to(like.device, dtype) for gram in grams]), (first, 0, first, 0))
     scale = torch.cat([scale.to(like.device, dtype) for scale in scales])
     index = on_device([granule_of[t] for t in order], like.device)
     units = scale.new_zeros(count).scatter_reduce(0, index, scale, "amax")
@@ -69,7 +70,7 @@ def _stacked(columns: Sequence[Column]) -> tuple[Float[Tensor, "t r r"], Float[T
     """The Gram matrix of each column, in units of its largest entry; all columns have one size."""
     zero = torch.zeros_like(_flat(next(row for row in columns[0] if row is not None)))
     rows = [zero if row is None else _flat(row) for column in columns for row in column]
-    block = torch.stack(rows).view(len(columns), len(columns[0]), -1)
+    block = torch.cat(rows).view(len(columns), len(columns[0]), -1)
     scale = block.abs().amax((1, 2)) if block.numel() else block.new_zeros(len(columns))
     block = block * _reciprocal(scale)[:, None, None]
     products = [(row.unsqueeze(1) * block).sum(-1) for row in block.unbind(1)]  # a matmul may be allowed to use TF32
@@ -78,34 +79,35 @@ def _stacked(columns: Sequence[Column]) -> tuple[Float[Tensor, "t r r"], Float[T
 
 def _dotted(columns: Sequence[Column]) -> tuple[Float[Tensor, "t r r"], Float[Tensor, "t"]]:
     """The Gram matrix of each column, in units of its largest entry, by one inner product a pair of rows."""
-    scale = torch.stack([_largest([row for row in column if row is not None]) for column in columns])
-    inverse = _reciprocal(scale)
-    zero = scale.new_zeros(())
-    scratch = scale.new_empty(max(_flat(row).numel() for column in columns for row in column if row is not None))
-    products: list[Tensor] = []
-    for column, unit in zip(columns, inverse.unbind(), strict=True):
-        flat = [None if row is None else _flat(row) for row in column]
-        entries = [[zero] * len(flat) for _ in flat]
-        for i, left in enumerate(flat):
+    flat = _flat(next(row for row in columns[0] if row is not None))
+    zero, scratch = flat.new_zeros(()), flat.new_empty(max(_size(column) for column in columns))
+    grams, scales = [], []
+    for column in columns:
+        rows = [None if row is None else _flat(row) for row in column]
+        scale = torch.stack([end for row in rows if row is not None for end in torch.aminmax(row)]).abs().amax()
+        inverse = _reciprocal(scale)
+        entries = [[zero] * len(rows) for _ in rows]
+        for i, left in enumerate(rows):
             if left is None:
                 continue
-            scaled = torch.mul(left, unit, out=scratch[: left.numel()])  # one side is enough to stay in range
-            for j, right in enumerate(flat[: i + 1]):
+            scaled = torch.mul(left, inverse, out=scratch[: left.numel()])  # one side is enough to stay in range
+            for j, right in enumerate(rows[: i + 1]):
                 if right is not None:
                     entries[i][j] = entries[j][i] = torch.dot(scaled, right)
-        products += [entry for line in entries for entry in line]
-    gram = torch.stack(products).view(len(columns), len(columns[0]), -1)
-    return gram * inverse[:, None, None], scale
+        grams.append(torch.stack([entry for line in entries for entry in line]).view(len(rows), -1) * inverse)
+        scales.append(scale)
+    return torch.stack(grams), torch.stack(scales)
 
 
-def _largest(rows: Sequence[Tensor]) -> Float[Tensor, ""]:
-    return torch.stack([end for row in rows for end in torch.aminmax(_flat(row))]).abs().amax()
+def _size(column: Column) -> int:
+    return 2 * next(row.numel() for row in column if row is not None)  # a complex entry counts twice
 
 
 def _flat(row: Tensor) -> Tensor:
     row = row.to_dense() if row.layout != torch.strided else row
     row = torch.view_as_real(row) if row.is_complex() else row  # Re<a, b>
-    return row.reshape(-1).to(torch.promote_types(row.dtype, torch.float32))
+    row = row.reshape(-1)
+    return row if row.dtype in (torch.float32, torch.float64) else row.float()
 
 
 def _whole(value: Tensor) -> Tensor:
@@ -118,20 +120,42 @@ def _reciprocal(scale: Tensor) -> Tensor:
     return torch.where(scale == 0, 1, scale.clamp(min=torch.finfo(scale.dtype).tiny)).reciprocal()
 
 
-def combine(column: Column, coefficients: Sequence[Tensor]) -> Tensor | None:
-    """Σ_r coefficients[r] · column[r] over the rows that exist, in float32 or wider.
+def combine(columns: list[list[Tensor | None]], coefficients: Sequence[Sequence[Tensor]]) -> list[Tensor | None]:
+    """Σ_r coefficients[t][r] · columns[t][r] for each tensor t, over the rows that exist; the columns are emptied.
 
     Every row counts, one of coefficient 0 too: 0 · inf is NaN, and a bad gradient must not be lost.
     """
-    terms = [(row, c) for row, c in zip(column, coefficients, strict=True) if row is not None]
-    if not terms:
-        return None
-    (first, c), *others = terms
-    wide = torch.promote_types(first.dtype, torch.float32)
-    if first.is_complex() or any(row.layout != torch.strided for row, _ in terms):
-        scaled = sorted((row * c for row, c in terms), key=lambda term: term.is_sparse)  # dense + sparse exists,
-        return reduce(add, scaled)  # sparse + dense does not
-    out = first.to(wide) * c.to(wide)
-    for row, c in others:
-        out.addcmul_(row.to(wide), c.to(wide))
-    return out.to(first.dtype)
+    out: list[Tensor | None] = [None] * len(columns)
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for t, column in enumerate(columns):
+        present = [r for r, row in enumerate(column) if row is not None]
+        rows = [column[r] for r in present]
+        if not rows:
+            continue
+        row, simple = rows[0], all(type(row) is Tensor and row.layout == torch.strided for row in rows)
+        if simple and row.numel() <= SMALL and row.dtype in (torch.float32, torch.float64):
+            groups[tuple(present), row.dtype, row.device].append(t)
+            continue
+        out[t] = _sum(rows, [coefficients[t][r] for r in present])
+        columns[t] = []  # let go of before the next tensor
+    for (present, dtype, device), members in groups.items():
+        first, *others = ([columns[t][r] for t in members] for r in present)
+        c, *more = ([coefficients[t][r].to(device, dtype) for t in members] for r in present)
+        sums = torch._foreach_mul(first, c)
+        for rows, c in zip(others, more, strict=True):
+            torch._foreach_addcmul_(sums, rows, c)
+        for t, result in zip(members, sums, strict=True):
+            out[t], columns[t] = result, []
+    return out
+
+
+def _sum(rows: Sequence[Tensor], coefficients: Sequence[Tensor]) -> Tensor:
+    first, dtype = rows[0], rows[0].dtype
+    if first.is_complex() or any(row.layout != torch.strided for row in rows):
+        scaled = (row * c.to(row.device) for row, c in zip(rows, coefficients, strict=True))
+        return reduce(add, sorted(scaled, key=lambda term: term.is_sparse))  # dense + sparse exists, the other does not
+    wide = torch.promote_types(dtype, torch.float32)
+    out = first.to(wide) * coefficients[0].to(first.device, wide)
+    for row, c in zip(rows[1:], coefficients[1:], strict=True):
+        out.addcmul_(row.to(wide), c.to(first.device, wide))
+    return out.to(dtype)

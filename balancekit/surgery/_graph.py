@@ -10,6 +10,10 @@ from torch import Tensor
 
 _REENTRANT = "CheckpointFunctionBackward"
 _SINK = "_DDPSinkBackward"
+_STATIC = (
+    "DistributedDataParallel with static_graph=True: a separate pass uses up its once-only reduction; "
+    "build it with static_graph=False"
+)
 
 
 class Reach(NamedTuple):
@@ -19,42 +23,55 @@ class Reach(NamedTuple):
     obstacle: str | None
 
 
-def reach(loss: Tensor) -> Reach:
-    """Walk the graph of `loss` down to its leaves.
+class Walk:
+    """Walks down several graphs that share most of their nodes; each node is looked at once."""
 
-    Raises:
-        RuntimeError: if the graph holds a reentrant checkpoint, behind which no walk can look.
-    """
-    if loss.grad_fn is None:
-        return Reach({loss: None} if loss.requires_grad else {}, None)
-    leaves: dict[Tensor, None] = {}
-    obstacle = None
-    start = (loss.grad_fn, loss.output_nr)
-    seen: set[Any] = {loss.grad_fn}
-    stack: list[tuple[Any, int]] = [start]
-    while stack:
-        node, slot = stack.pop()
-        name = type(node).__name__  # not node.name(): a custom Function may have set an attribute of that name
-        if name == "AccumulateGrad":
-            if node.variable.requires_grad:  # it may have been frozen since
-                leaves[node.variable] = None
-            continue
-        edges = node.next_functions
-        if name == _REENTRANT:
-            raise RuntimeError(
-                "losses: expected a graph that autograd.grad can follow, found a reentrant checkpoint; "
-                "pass use_reentrant=False to torch.utils.checkpoint.checkpoint"
-            )
-        if name == _SINK:
-            if node.ddp_weakref().static_graph:
-                obstacle = (
-                    "DistributedDataParallel with static_graph=True: a separate pass uses up its once-only reduction; "
-                    "build it with static_graph=False"
-                )
-            edges = edges[slot : slot + 1]  # the sink joins all outputs in one node: output i goes on at edge i
-        for following, index in edges:
-            key = (following, index) if type(following).__name__ == _SINK else following
-            if following is not None and key not in seen:
-                seen.add(key)
-                stack.append((following, index))
-    return Reach(leaves, obstacle)
+    def __init__(self) -> None:
+        self._following: dict[Any, list[Any]] = {}  # by place: a node, or an output of DDP's sink
+
+    def reach(self, loss: Tensor) -> Reach:
+        """What `loss` reaches.
+
+        Raises:
+            RuntimeError: if its graph holds a reentrant checkpoint, behind which no walk can look.
+        """
+        if loss.grad_fn is None:
+            return Reach({loss: None} if loss.requires_grad else {}, None)
+        leaves: dict[Tensor, None] = {}
+        obstacle = None
+        start = _place(loss.grad_fn, loss.output_nr)
+        seen, stack = {start}, [start]
+        while stack:
+            place = stack.pop()
+            following = self._following.get(place)
+            if following is None:
+                following = self._following[place] = _look(place)
+            if not following:
+                leaf = getattr(place, "variable", None) if type(place).__name__ == "AccumulateGrad" else None
+                if leaf is not None and leaf.requires_grad:  # it may have been frozen since
+                    leaves[leaf] = None
+            elif type(place) is tuple and place[0].ddp_weakref().static_graph:
+                obstacle = _STATIC
+            for each in following:
+                if each not in seen:
+                    seen.add(each)
+                    stack.append(each)
+        return Reach(leaves, obstacle)
+
+
+def _place(node: Any, slot: int) -> Any:
+    return (node, slot) if type(node).__name__ == _SINK else node
+
+
+def _look(place: Any) -> list[Any]:
+    """The places that lie directly below."""
+    node, slot = place if type(place) is tuple else (place, 0)
+    if type(node).__name__ == _REENTRANT:  # not node.name(): a custom Function may have set an attribute of that name
+        raise RuntimeError(
+            "losses: expected a graph that autograd.grad can follow, found a reentrant checkpoint; "
+            "pass use_reentrant=False to torch.utils.checkpoint.checkpoint"
+        )
+    edges = node.next_functions
+    if type(place) is tuple:  # the sink joins all outputs in one node: output i goes on at edge i
+        edges = edges[slot : slot + 1]
+    return [_place(below, index) for below, index in edges if below is not None]

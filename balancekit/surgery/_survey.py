@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from balancekit.surgery._graph import Reach, reach
+from balancekit.surgery._graph import Reach, Walk
 
 Reached = dict[Tensor, frozenset[int]]
 
@@ -31,7 +31,8 @@ def survey(model: nn.Module, names: list[str], owners: Mapping[Tensor, int], roo
             "copies of them, where separate passes find nothing; if no loss reaches another branch, assert it by "
             "independent=True"
         )
-    found = {r: reach(root) for r, root in roots.items()}
+    walk = Walk()
+    found = {r: walk.reach(root) for r, root in roots.items()}
     for r, each in found.items():
         if r > 0:
             _check(names, r - 1, each, {owners[leaf] for leaf in each.leaves if leaf in owners})

@@ -102,8 +102,4 @@ def surgery(
         weighed = weigh_measured(rule, step, owner, granule_of, columns, shared_gram=shared_gram)
         due = torch.cat([weighed.weights - taken, beyond])
     coefficients = [row.unbind() for row in due.unbind()]
-    out = []
-    for t, kind in enumerate(kind_of):
-        out.append(combine(columns[t], coefficients[kind]))
-        columns[t] = []
-    return weighed, out
+    return weighed, combine(columns, [coefficients[kind] for kind in kind_of])
