@@ -56,8 +56,8 @@ def main() -> None:
     for name in chosen:
         run = partial(growth.run, out=args.out) if name == "growth" else SECTIONS[name]
         run(report, quick=args.quick, rounds=rounds)
-    print(f"\n{time.perf_counter() - began:.0f} s in all")
-    report.write(args.out)
+        report.write(args.out)  # after each section: a run that is cut short leaves what it has
+    print(f"\n{time.perf_counter() - began:.0f} s in all; written: {args.out}/overhead.csv, {args.out}/overhead.md")
 
 
 if __name__ == "__main__":

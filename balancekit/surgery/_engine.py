@@ -93,10 +93,10 @@ def operate(plan: Plan, roots: Mapping[int, Tensor], incoming: Tensor) -> list[T
             out += _jointly(part, roots, seeds, due)
         else:
             columns, taken = _columns(plan, part, roots, seeds), plan.sigma * plan.share
-            weighed, gradients = plan.kernel(
+            weighed, corrections = plan.kernel(
                 plan.rule, plan.step, part.owner, part.kind_of, columns, taken, beyond, plan.shared_gram
             )
-            out += gradients
+            out += corrections
             found += [weighed] if weighed is not None else []
     _report(plan, [known] if known is not None else found)
     return out

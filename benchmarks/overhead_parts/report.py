@@ -74,4 +74,3 @@ class Report:
             writer.writerow(("section", "case", "variant", "measure", "round", "value"))
             writer.writerows(self.rows)
         (out / "overhead.md").write_text("\n".join(self.lines).strip() + "\n")
-        print(f"\nwritten: {out / 'overhead.csv'}, {out / 'overhead.md'}")
