@@ -128,22 +128,22 @@ def combine(columns: list[list[Tensor | None]], coefficients: Sequence[Sequence[
     out: list[Tensor | None] = [None] * len(columns)
     groups: dict[Any, list[int]] = defaultdict(list)
     for t, column in enumerate(columns):
-        present = [r for r, row in enumerate(column) if row is not None]
-        rows = [column[r] for r in present]
+        present = tuple(r for r, row in enumerate(column) if row is not None)
+        rows = [row for row in column if row is not None]
         if not rows:
             continue
         row, simple = rows[0], all(type(row) is Tensor and row.layout == torch.strided for row in rows)
         if simple and row.numel() <= SMALL and row.dtype in (torch.float32, torch.float64):
-            groups[tuple(present), row.dtype, row.device].append(t)
+            groups[present, row.dtype, row.device].append(t)
             continue
         out[t] = _sum(rows, [coefficients[t][r] for r in present])
         columns[t] = []  # let go of before the next tensor
     for (present, dtype, device), members in groups.items():
         first, *others = ([columns[t][r] for t in members] for r in present)
         c, *more = ([coefficients[t][r].to(device, dtype) for t in members] for r in present)
-        sums = torch._foreach_mul(first, c)
+        sums = torch._foreach_mul(first, c)  # pyright: ignore[reportPrivateImportUsage]
         for rows, c in zip(others, more, strict=True):
-            torch._foreach_addcmul_(sums, rows, c)
+            torch._foreach_addcmul_(sums, rows, c)  # pyright: ignore[reportPrivateImportUsage]
         for t, result in zip(members, sums, strict=True):
             out[t], columns[t] = result, []
     return out
