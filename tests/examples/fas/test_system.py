@@ -49,10 +49,10 @@ def test_every_trainable_tensor_is_visited(samples) -> None:
     owned = branches.owners()
     rest = [name for name, parameter in model.named_parameters() if parameter not in owned]
     assert rest == ["head.weight", "head.bias"]
-    assert surgery.path == "general"
-    assert len(surgery.step.owner) == len(owned) == len(list(model.parameters())) - 2
+    assert len(owned) == len(list(model.parameters())) - 2
+    assert surgery.path == "partial"  # above the last adapters a branch has only its own loss: one granule for all that
     counts = torch.bincount(surgery.step.owner).tolist()
-    assert counts == [len(branches[m]) for m in MODALITIES]
+    assert all(1 < count < len(branches[m]) for m, count in zip(MODALITIES, counts, strict=True))
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
@@ -71,7 +71,7 @@ def test_modalities_meet_only_in_the_adapters(samples) -> None:
         model = FaceNet(adapters=adapters)
         model.head.requires_grad_(True)
         (surgery,) = one_step(model, samples)
-        assert surgery.path == ("general" if adapters else "collapse")
+        assert surgery.path == ("partial" if adapters else "collapse")
 
 
 def test_the_untrained_network_is_the_same_with_and_without_adapters(samples) -> None:
