@@ -43,7 +43,7 @@ def run(report: Report, *, quick: bool, rounds: int) -> None:
     rows = []
     names: list[str] = []
     for title, model in cases(quick=quick).items():
-        steps = variants(problem(model, batch=8, tokens=TOKENS))
+        steps = variants(problem(model, batch=8, tokens=17 if quick else TOKENS))
         times = interleaved(steps, max(2, rounds // 2), warm=1)
         peaks = {name: peak_of(variant) for name, variant in steps.items()}
         for name in steps:

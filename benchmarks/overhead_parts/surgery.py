@@ -58,7 +58,7 @@ def theirs(made: Problem, build: Callable[[Problem], Run]) -> Callable[[], Measu
 def run(report: Report, *, quick: bool, rounds: int) -> None:
     """The two models whose branches meet."""
     for make in (coupled,) if quick else (coupled, frozen):
-        title, made = make(depth=2) if quick else make()
+        title, made = make(depth=2, grid=4) if quick else make()
         measures = {"plain": theirs(made, plain)}
         measures |= {f"ours, per {per}": ours(made, per) for per in ("tensor", "branch")}
         measures["released procedure, re-derived"] = theirs(made, released)

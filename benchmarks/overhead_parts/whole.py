@@ -40,7 +40,7 @@ def run(report: Report, *, quick: bool, rounds: int) -> None:
     if not find_spec("torchjd"):
         report.say("TorchJD is not installed and left out: pip install 'torchjd[quadprog_projector]'")
     for make in (late, coupled, frozen):
-        title, made = make(depth=2) if quick else make()
+        title, made = make(depth=2, grid=4) if quick else make()
         apart = make is late
         steps = variants(made, apart=apart, quick=quick)
         times = interleaved(steps, rounds, warm=1)
