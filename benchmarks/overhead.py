@@ -25,8 +25,8 @@ import warnings
 from functools import partial
 from pathlib import Path
 
+from instruments.report import Report
 from overhead_parts import compiled, coupling, cuda, fidelity, growth, surgery, threads, walk, whole
-from overhead_parts.report import Report
 
 SECTIONS = {
     "whole": whole.run,
@@ -51,7 +51,7 @@ def main() -> None:
     rounds = args.rounds or (3 if args.quick else 5)
     chosen = args.only or [name for name in SECTIONS if not (args.quick and name == "walk")]
     warnings.filterwarnings("ignore", "There is a performance drop")  # of torch.vmap, see the note in `whole`
-    report = Report()
+    report = Report("overhead")
     began = time.perf_counter()
     for name in chosen:
         run = partial(growth.run, out=args.out) if name == "growth" else SECTIONS[name]

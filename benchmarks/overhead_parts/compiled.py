@@ -8,14 +8,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from instruments.report import Report, spread
 from torch import Tensor
 from torch._inductor import metrics
 from torch._inductor.graph import GraphLowering
 
 from balancekit import ReGrad, Step
 from balancekit.surgery._weigh import surgery
-
-from .report import Report, spread
 
 Kernel = Callable[..., Any]
 

@@ -3,13 +3,13 @@
 from functools import partial
 
 import torch
+from instruments.meters import Variant, interleaved, peak_of
+from instruments.report import Report, ratio
 
 from .cases import NAMES, TOKENS
-from .meters import Variant, interleaved, peak_of
 from .ours import rebalanced
 from .problem import Problem, problem
 from .procedures import bare_passes, plain
-from .report import Report, ratio
 from .streams import Streams
 
 WIDTH = 96

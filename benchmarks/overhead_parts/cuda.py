@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from instruments.meters import interleaved, peak_of
+from instruments.report import Report, ratio
 
 from .cases import coupled, late, sizes
-from .meters import interleaved, peak_of
-from .report import Report, ratio
 from .whole import variants
 
 

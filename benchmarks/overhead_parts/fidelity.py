@@ -9,6 +9,7 @@ the last block one never reaches the other.
 import statistics
 
 import torch
+from instruments.report import Report
 from torch import Tensor
 
 from balancekit import Branches, Rebalancer, ReGrad
@@ -16,7 +17,6 @@ from balancekit.surgery import Surgery
 
 from .cases import NAMES
 from .problem import banks_of, losses_of
-from .report import Report
 from .streams import Streams
 
 CLASSES, TOKENS, WIDTH = 4, 9, 32

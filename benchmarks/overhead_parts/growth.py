@@ -11,13 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from instruments.meters import Variant, interleaved, peak_of
+from instruments.report import Report
 
 from .chain import Chains
-from .meters import Variant, interleaved, peak_of
 from .ours import rebalanced
 from .problem import problem
 from .procedures import bare_passes, plain
-from .report import Report
 
 STEPS = {"plain": plain, "M + 1 bare passes": bare_passes, "ours, per tensor": rebalanced}
 

@@ -9,17 +9,17 @@ from contextlib import ExitStack
 from importlib.util import find_spec
 
 import torch
+from instruments.meters import Variant, seconds, without_collection
+from instruments.report import Report, share, spread
+from instruments.stopwatch import Stopwatch
 
 from balancekit import Rebalancer
 from balancekit.surgery import _graft
 
 from .cases import coupled, frozen
-from .meters import Variant, seconds, without_collection
 from .ours import rebalanced
 from .problem import Problem
 from .procedures import Run, matrix, plain, released, torchjd
-from .report import Report, share, spread
-from .stopwatch import Stopwatch
 
 Measured = tuple[float, float]  # seconds of the whole step, and of the surgery in it
 

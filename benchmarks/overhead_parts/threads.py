@@ -4,13 +4,13 @@ import statistics
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from instruments.meters import Variant, interleaved
+from instruments.report import Report, ratio
 from torch import Tensor
 
 from .cases import coupled
-from .meters import Variant, interleaved
 from .problem import Problem
 from .procedures import Run
-from .report import Report, ratio
 
 
 def one_after_another(made: Problem) -> Run:

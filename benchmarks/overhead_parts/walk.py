@@ -4,14 +4,14 @@ import statistics
 import time
 
 import torch
+from instruments.meters import without_collection
+from instruments.report import Report, share
 
 from balancekit import Rebalancer, ReGrad
 from balancekit.surgery._graph import Walk
 
 from .cases import NAMES, sizes
-from .meters import without_collection
 from .problem import problem
-from .report import Report, share
 from .streams import Streams
 
 

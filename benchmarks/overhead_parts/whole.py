@@ -3,12 +3,13 @@
 import statistics
 from importlib.util import find_spec
 
+from instruments.meters import Variant, interleaved, peak_of
+from instruments.report import Report, ratio
+
 from .cases import coupled, frozen, late, sizes
-from .meters import Variant, interleaved, peak_of
 from .ours import rebalanced
 from .problem import Problem
 from .procedures import bare_passes, matrix, plain, released, torchjd
-from .report import Report, ratio
 
 HEADER = ("", "time / plain", "time / floor", "peak / plain", "peak, MB")
 

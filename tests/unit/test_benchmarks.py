@@ -4,17 +4,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from instruments.meters import Variant, interleaved, peak_bytes, peak_of
+from instruments.report import ratio
+from instruments.stopwatch import Stopwatch
+from overhead_parts import procedures
+from overhead_parts.chain import Chains
+from overhead_parts.frozen import Frozen
+from overhead_parts.problem import Problem, problem
+from overhead_parts.streams import Streams
 from torch import Tensor
 
 from balancekit import Rebalancer, ReGrad
-from benchmarks.overhead_parts import procedures
-from benchmarks.overhead_parts.chain import Chains
-from benchmarks.overhead_parts.frozen import Frozen
-from benchmarks.overhead_parts.meters import Variant, interleaved, peak_bytes, peak_of
-from benchmarks.overhead_parts.problem import Problem, problem
-from benchmarks.overhead_parts.report import ratio
-from benchmarks.overhead_parts.stopwatch import Stopwatch
-from benchmarks.overhead_parts.streams import Streams
 from tests.models import Toy
 
 NAMES = ("rgb", "depth", "ir")

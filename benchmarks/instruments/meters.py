@@ -32,35 +32,51 @@ def without_collection() -> Iterator[None]:
         gc.enable()
 
 
+def on_cuda(model: nn.Module) -> bool:
+    """Whether the model has parameters, and they live there."""
+    first = next(model.parameters(), None)
+    return first is not None and first.is_cuda
+
+
 def settle(model: nn.Module) -> None:
     """Wait for the device of the model, if it has one of its own."""
-    if next(model.parameters()).is_cuda:
+    if on_cuda(model):
         torch.cuda.synchronize()
 
 
-def seconds(variant: Variant) -> float:
+def plain(step: Callable[[], Any], repeat: int = 1) -> Variant:
+    """A call that leaves no gradients behind."""
+    return Variant(nn.Identity(), step, repeat)
+
+
+def seconds(variant: Variant, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds of one step. Gradients are dropped before it, outside the timed part, and after it."""
     variant.model.zero_grad(set_to_none=True)
     settle(variant.model)
     spent = 0.0
     for _ in range(variant.repeat):
-        began = time.perf_counter()
+        began = clock()
         variant.step()
         settle(variant.model)
-        spent += time.perf_counter() - began
+        spent += clock() - began
         variant.model.zero_grad(set_to_none=True)
     return spent / variant.repeat
 
 
-def interleaved(variants: Mapping[Key, Variant], rounds: int, warm: int = 2) -> dict[Key, list[float]]:
-    """Seconds of each variant in each round, after `warm` rounds; each round starts with the next variant."""
+def interleaved(
+    variants: Mapping[Key, Variant], rounds: int, warm: int = 2, clock: Callable[[], float] = time.perf_counter
+) -> dict[Key, list[float]]:
+    """Seconds of each variant in each round, after `warm` rounds; each round starts with the next variant.
+
+    With ``clock=time.thread_time`` and one thread, what other processes do at the same time hardly counts.
+    """
     names = list(variants)
     times: dict[Key, list[float]] = {name: [] for name in names}
     for r in range(-warm, rounds):
         with without_collection():
             for k in range(len(names)):
                 name = names[(k + r) % len(names)]
-                spent = seconds(variants[name])
+                spent = seconds(variants[name], clock)
                 if r >= 0:
                     times[name].append(spent)
     return times
@@ -85,7 +101,7 @@ def peak_bytes(step: Callable[[], Any]) -> int:
 def peak_of(variant: Variant) -> int:
     """Peak bytes of one step from a clean start. The gradients are part of it."""
     variant.model.zero_grad(set_to_none=True)
-    if next(variant.model.parameters()).is_cuda:
+    if on_cuda(variant.model):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         variant.step()

@@ -1,4 +1,4 @@
-"""Where the numbers go: printed at once; all raw rounds to ``overhead.csv``; the tables to ``overhead.md``."""
+"""Where the numbers go: printed at once; all raw rounds to ``NAME.csv``; the tables to ``NAME.md``."""
 
 import csv
 import platform
@@ -37,9 +37,10 @@ def share(values: Sequence[float], base: Sequence[float]) -> str:
 
 
 class Report:
-    """Collects what the sections say."""
+    """Collects what the sections of the benchmark `name` say."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self.name = name
         threads, version = torch.get_num_threads(), torch.__version__
         self.lines: list[str] = []
         self.rows: list[tuple[str, str, str, str, int, float]] = []
@@ -69,8 +70,8 @@ class Report:
     def write(self, out: Path) -> None:
         """Write the raw numbers and the tables."""
         out.mkdir(parents=True, exist_ok=True)
-        with (out / "overhead.csv").open("w", newline="") as file:
+        with (out / f"{self.name}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("section", "case", "variant", "measure", "round", "value"))
             writer.writerows(self.rows)
-        (out / "overhead.md").write_text("\n".join(self.lines).strip() + "\n")
+        (out / f"{self.name}.md").write_text("\n".join(self.lines).strip() + "\n")
