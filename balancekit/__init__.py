@@ -24,7 +24,9 @@ from balancekit.prototypes import (
 )
 from balancekit.surgery import MinNorm, MMPareto, PCGrad, Rebalancer, ReGrad, Rule, Step, Sum, from_torchjd
 from balancekit.uncertainty import (
+    CrossModalResidual,
     DeepEnsemble,
+    FeatureDensity,
     MCDropout,
     dropout_confidence,
     dropout_std,
@@ -42,7 +44,9 @@ __all__ = [
     "Branches",
     "CentralDifferenceConv2d",
     "CrossModal",
+    "CrossModalResidual",
     "DeepEnsemble",
+    "FeatureDensity",
     "GatedCrossAttention",
     "MCDropout",
     "MMPareto",

@@ -5,7 +5,7 @@ drawn from the caller's generator, the global streams are seeded from it, and th
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -29,7 +29,10 @@ def forked_streams(devices: Iterable[torch.device]) -> Iterator[Callable[[int], 
 
     def reseed(seed: int) -> None:
         for device in devices:
-            _set_state(device, torch.Generator(device).manual_seed(seed).get_state())
+            if device.type == "cpu":
+                torch.default_generator.manual_seed(seed)  # torch.manual_seed looks for all other devices too
+            else:
+                _set_state(device, torch.Generator(device).manual_seed(seed).get_state())
 
     try:
         yield reseed
@@ -38,28 +41,39 @@ def forked_streams(devices: Iterable[torch.device]) -> Iterator[Callable[[int], 
             _set_state(device, state)
 
 
-@contextmanager
-def sample_streams(
-    generator: torch.Generator | None, devices: Iterable[torch.device]
-) -> Iterator[Callable[[int], None]]:
-    """Yield the function that starts sample `t`: it seeds the global streams, or does nothing without a generator.
+def draw_seed(generator: torch.Generator | None) -> int | None:
+    """Draw exactly one number from `generator`, if there is one, as the base seed of a call's samples.
 
-    Exactly one number is drawn from `generator`. The rank is folded into the seed, so that ranks with equal generators
-    have different masks. Without a generator the global streams advance as they do in ordinary training.
+    The rank is folded in, so that ranks with equal generators have different masks.
     """
     if generator is None:
-        yield lambda t: None
-        return
+        return None
     drawn = int(torch.randint(2**63 - 1, (), generator=generator, device=generator.device))
     rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-    seed = sample_seed(drawn, rank)
+    return sample_seed(drawn, rank)
+
+
+def seeded_streams(seed: int | None, devices: Iterable[torch.device]) -> AbstractContextManager[Callable[[int], None]]:
+    """Yield the function that starts sample `t`: it seeds the global streams, or does nothing without a seed.
+
+    Without a seed the global streams advance as they do in ordinary training.
+    """
+    return _AS_THEY_ARE if seed is None else _seeded_streams(seed, devices)
+
+
+@contextmanager
+def _seeded_streams(seed: int, devices: Iterable[torch.device]) -> Iterator[Callable[[int], None]]:
     with forked_streams(devices) as reseed:
         yield lambda t: reseed(sample_seed(seed, t))
 
 
+_AS_THEY_ARE = nullcontext(lambda t: None)
+
+
 def stream_states(devices: Iterable[torch.device]) -> list[Tensor]:
     """The states of the global streams of the CPU and `devices`: they differ once anything was drawn."""
-    return [_get_state(device) for device in {torch.device("cpu"): None, **dict.fromkeys(devices)}]
+    others = [_get_state(device) for device in devices if device.type != "cpu"]
+    return [torch.default_generator.get_state(), *others]
 
 
 def _get_state(device: torch.device) -> Tensor:

@@ -7,18 +7,17 @@ MMDG (arXiv 2402.19298), Eq. 6, and PMR (arXiv 2211.07089), Eq. 6 and 12:
                   decay · prototype_c + (1 − decay) · mean_c          afterwards, if any sample of c was accumulated
 """
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from balancekit._checks import expect_count, expect_floating, expect_labels, expect_number, expect_shape
 from balancekit._distributed import all_reduce_sum
+from balancekit._statistics import Statistics
 from balancekit._typing import Float, Int
 from balancekit.prototypes._losses import prototype_logits
 
 
-class PrototypeBank(nn.Module):
+class PrototypeBank(Statistics):
     """The mean feature of each class, kept in buffers; calling it classifies by distance.
 
     ``update`` after each step makes a moving average. For exact means, ``accumulate`` over the data and ``commit``
@@ -117,13 +116,3 @@ class PrototypeBank(nn.Module):
         """What stands between the parentheses of the printed module."""
         num_classes, dim = self.prototypes.shape
         return f"num_classes={num_classes}, dim={dim}, decay={self.decay}"
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
-        """Move and cast as any module does, but keep float32 where the cast would go below it."""
-
-        def widened(buffer: Tensor) -> Tensor:
-            moved = fn(buffer)
-            narrow = moved.is_floating_point() and torch.finfo(moved.dtype).bits < 32
-            return buffer.to(moved.device, torch.float32) if narrow else moved
-
-        return super()._apply(widened, recurse)

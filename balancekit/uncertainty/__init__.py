@@ -1,19 +1,30 @@
-"""How far to trust an output, or a feature: estimators, measures, confidence.
+"""How far to trust an output, a feature or a token: estimators, measures, distances, confidence.
 
 A modality can be unreliable: a drifting sensor, a new site, a covered lens. Before it can be suppressed, its doubt must
-be a number. Three steps, each a part of its own:
+be a number. There are two ways to it.
 
-1. **Estimators** turn inputs into samples ``"s b ..."``, first axis s.
+**From samples.** *Estimators* turn inputs into samples ``"s b ..."``, first axis s:
 
-   - :class:`MCDropout`: any one model that has dropout, be it in attention, an LSTM, stochastic depth or a function.
-   - :class:`DeepEnsemble`: several models; the better estimate, at the price of training each.
-   - :func:`linear_dropout_moments`: dropout before a last linear layer; exact mean and covariance, no sampling.
+- :class:`MCDropout`: any one model that has dropout, be it in attention, an LSTM, stochastic depth or a function.
+- :class:`DeepEnsemble`: several models; the better estimate, at the price of training each.
+- :func:`linear_dropout_moments`: dropout before a last linear layer; exact mean and covariance, no sampling.
 
-2. **Measures** turn samples of probabilities into uncertainty ``"b ..."`` in nats, which grows with doubt.
-   :func:`predictive_entropy` (total) = :func:`expected_entropy` (aleatoric: the data are ambiguous) +
-   :func:`mutual_information` (epistemic: the samples disagree). :func:`variation_ratio` counts dissenting votes.
+*Measures* turn samples of probabilities into uncertainty ``"b ..."`` in nats, which grows with doubt.
+:func:`predictive_entropy` (total) = :func:`expected_entropy` (aleatoric: the data are ambiguous) +
+:func:`mutual_information` (epistemic: the samples disagree). :func:`variation_ratio` counts dissenting votes,
+:func:`sample_spread` measures how far samples of tokens lie apart. :class:`ProbabilitySummary` and
+:class:`ValueSummary` take samples one after the other (``estimator.stream(x)``) and keep none of them.
 
-3. :func:`exponential_confidence` turns uncertainty into confidence in (0, 1], which adapters and gradient surgery take.
+**From distances.** *Statistics of clean data* say how far a token is from what was seen:
+
+- :class:`FeatureDensity`: from its modality's own distribution, per class or per place if you like.
+- :class:`CrossModalResidual`: from what the other modalities, or its neighbours, predict.
+
+Both read their own training quantiles as a confidence. On corrupted tokens of generated faces these two are what works;
+samples and the meter below are at chance (docs/uncertainty.md).
+
+:func:`exponential_confidence` turns any uncertainty into confidence in (0, 1], which adapters and gradient surgery
+take; :class:`ProbabilisticQuery` learns one with the task.
 
     >>> import torch
     >>> from balancekit.uncertainty import MCDropout, exponential_confidence, mutual_information
@@ -25,10 +36,14 @@ be a number. Three steps, each a part of its own:
 
 :func:`dropout_std` and :func:`dropout_confidence` are the published uncertainty module of MMDG (UEM): dropout on a
 feature with nothing behind it. That has a closed form, |x| times a constant. It costs next to nothing and reproduces
-the paper, but it is a meter of magnitude: no weight of the model takes part. Where doubt is meant, use an estimator.
+the paper, but it is a meter of magnitude: no weight of the model takes part.
+
+Whether an uncertainty deserves its name is measured on errors: :func:`negative_log_likelihood`, :func:`brier_score`,
+:func:`risk_coverage`, :func:`area_under_risk_coverage`. Calibration error and AUROC are torchmetrics'.
 """
 
 from balancekit.uncertainty._confidence import exponential_confidence
+from balancekit.uncertainty._density import FeatureDensity
 from balancekit.uncertainty._ensemble import DeepEnsemble
 from balancekit.uncertainty._feature_dropout import dropout_confidence, dropout_std
 from balancekit.uncertainty._linear_moments import linear_dropout_moments
@@ -39,16 +54,37 @@ from balancekit.uncertainty._measures import (
     predictive_entropy,
     variation_ratio,
 )
+from balancekit.uncertainty._probabilistic import GaussianTokens, ProbabilisticQuery, standard_normal_divergence
+from balancekit.uncertainty._probability_summary import ProbabilityStatistics, ProbabilitySummary
+from balancekit.uncertainty._residual import CrossModalResidual
+from balancekit.uncertainty._risk_coverage import area_under_risk_coverage, risk_coverage
+from balancekit.uncertainty._scoring import brier_score, negative_log_likelihood
+from balancekit.uncertainty._spread import sample_spread
+from balancekit.uncertainty._value_summary import ValueStatistics, ValueSummary
 
 __all__ = [
+    "CrossModalResidual",
     "DeepEnsemble",
+    "FeatureDensity",
+    "GaussianTokens",
     "MCDropout",
+    "ProbabilisticQuery",
+    "ProbabilityStatistics",
+    "ProbabilitySummary",
+    "ValueStatistics",
+    "ValueSummary",
+    "area_under_risk_coverage",
+    "brier_score",
     "dropout_confidence",
     "dropout_std",
     "expected_entropy",
     "exponential_confidence",
     "linear_dropout_moments",
     "mutual_information",
+    "negative_log_likelihood",
     "predictive_entropy",
+    "risk_coverage",
+    "sample_spread",
+    "standard_normal_divergence",
     "variation_ratio",
 ]

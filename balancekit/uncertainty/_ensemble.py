@@ -5,18 +5,18 @@ Lakshminarayanan et al. 2017 (arXiv 1612.01474), Algorithm 1; with members of pa
     samples[t] = model(inputs; θ_t),    t = 1 … s
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
-from torch.utils._pytree import tree_map
+from torch.func import functional_call
 
 from balancekit._checks import expect, expect_choice, expect_count
 from balancekit._random import forked_streams, sample_seed
 from balancekit.uncertainty._members import expect_alike, expect_different, expect_disjoint
-from balancekit.uncertainty._samples import copy_tensors, join_samples
+from balancekit.uncertainty._samples import Inputs, join_samples
+from balancekit.uncertainty._vmap import map_samples
 
 
 class DeepEnsemble(nn.Module):
@@ -95,28 +95,50 @@ class DeepEnsemble(nn.Module):
         Returns:
             A member's output with every tensor "b ..." replaced by the samples "s b ...".
         """
-        call = self._vmap if self.backend == "vmap" else self._loop
-        return call((args, kwargs))
+        inputs = Inputs(args, kwargs)
+        if self.backend == "vmap":
+            return self._vmap(inputs)
+        return join_samples(list(self._outputs(inputs)), torch.stack)
 
-    def _loop(self, inputs: Any) -> Any:
-        outputs = []
+    def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """Call one member after the other with these arguments, and keep no output.
+
+        The backend plays no part. The arguments must stay as they are until the last member was called.
+
+        Yields:
+            A member's output with every tensor "b ..." replaced by "1 b ...".
+        """
+        return (join_samples([output], torch.stack) for output in self._outputs(Inputs(args, kwargs)))
+
+    def add(self, member: nn.Module) -> None:
+        """Append a member, of which the same holds as of those at construction; an optimizer has to be told."""
+        expect(isinstance(member, nn.Module), "member", "an nn.Module", member, error=TypeError)
+        expect_disjoint([*self.members, member], "member")
+        if self.backend == "vmap":
+            expect_alike([self.members[0], member], "member")
+        self.members.append(member)
+
+    def _outputs(self, inputs: Inputs) -> Iterator[Any]:
+        args, kwargs, counts = inputs.fresh()
         for member in self.members:
-            args, kwargs = copy_tensors(inputs)  # a member may write into its input
-            outputs.append(tree_map(lambda y: y[None] if isinstance(y, Tensor) else y, member(*args, **kwargs)))
-        return join_samples(outputs)
+            yield member(*args, **kwargs)
+            for tensor, count in counts:
+                if tensor._version != count:
+                    args, kwargs, counts = inputs.fresh()
+                    break
 
-    def _vmap(self, inputs: Any) -> Any:
+    def _vmap(self, inputs: Inputs) -> Any:
         modes = [[module.training for module in member.modules()] for member in self.members]
         expect(modes.count(modes[0]) == len(modes), "members", 'one mode for backend="vmap"', "several")
         # Stacked at every call: a stack that is kept would miss later training, and cut the graph.
         parameters = _stack(dict(member.named_parameters()) for member in self.members)
         buffers = _stack(dict(member.named_buffers()) for member in self.members)
-        args, kwargs = copy_tensors(inputs)
+        args, kwargs, _ = inputs.fresh()
 
         def call(parameters: dict[str, Tensor], buffers: dict[str, Tensor]) -> Any:
             return functional_call(self.members[0], (parameters, buffers), args, kwargs)
 
-        samples = vmap(call, randomness="different")(parameters, buffers)
+        samples = map_samples(call, parameters, buffers)
         if any(modes[0]):
             with torch.no_grad():
                 for t, member in enumerate(self.members):

@@ -10,32 +10,37 @@ layer's; to switch on modules of type Dropout alone gives these models zero unce
 ``training = True``, except normalisation with running statistics, which would estimate them anew.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.utils._pytree import tree_leaves, tree_map
 
-from balancekit._checks import expect, expect_count
+from balancekit._checks import describe, expect, expect_choice, expect_count
 from balancekit._keys import keep_keys
-from balancekit._random import sample_streams, stream_states
-from balancekit.uncertainty._samples import copy_tensors, join_samples
+from balancekit._random import draw_seed, seeded_streams
+from balancekit.uncertainty._modes import Kept
+from balancekit.uncertainty._passes import Passes, call_mapped, call_once
+from balancekit.uncertainty._samples import Inputs, join_samples
 
 
 class MCDropout(nn.Module):
     """Outputs of `model` under `samples` draws of its dropout, stacked along a new first axis.
 
     Modes and buffers are as before afterwards, also when the model raises, and the mode that the model is in does not
-    matter. Gradients flow; call it under ``torch.no_grad()`` where none are needed. Compile the model, not this loop.
+    matter; every pass starts from the same buffers. Gradients flow; call it under ``torch.no_grad()`` where none are
+    needed.
 
-    `chunk_size` samples travel in one pass, as one batch "(s b)": every input tensor whose first axis has the length of
-    the batch is repeated, and the batch is the first axis of the first tensor that has axes, positional arguments
-    first. Anything else is handed over as it is. So chunks need inputs and outputs with the batch as the *first* axis,
-    and a model that treats its rows independently. There are always two passes of equal shape: rows within one pass may
-    differ by rounding alone, so only passes show whether a model that never drew from a global stream is random.
+    `chunk_size` samples travel in one pass. With ``backend="loop"`` they are one batch "(s b)": every input tensor
+    whose first axis has the length of the batch is repeated, and the batch is the first axis of the first tensor that
+    has axes, positional arguments first. Anything else is handed over as it is. So chunks need inputs and outputs with
+    the batch as the *first* axis, and a model that treats its rows independently. With ``backend="vmap"`` there need be
+    no batch, and what comes before the first dropout is computed once a pass. What ``torch.vmap`` cannot map is an
+    error: a dropout inside ``nn.LSTM``; and where nothing was dropped before it, in-place dropout and attention's own.
+
+    Where dropout sits in the last layers only, hand over the rest as `encoder`: it runs once a call, in eval mode, and
+    its output is the model's input. :meth:`compile` compiles one pass, and neither the encoder nor this loop.
 
     With a `generator`, one seed is drawn from it and the global streams are restored; each pass is seeded by the index
     of its first sample. Equal generators give equal samples only with equal chunks; with chunks of one, the first
@@ -44,9 +49,12 @@ class MCDropout(nn.Module):
     Args:
         model: any module; its state-dict keys stay as they are.
         samples: number of draws s, at least 2.
-        chunk_size: largest number of samples in one pass.
+        chunk_size: largest number of samples in one pass. One needs the least memory.
         exclude: module types and modules of `model` that run in eval mode, with all that they contain: auxiliary heads,
             code books, whatever does more than draw in train mode.
+        encoder: what comes before `model`. A tensor that it returns is the model's only argument, a tuple its
+            positional arguments, and a dict its keyword arguments. Its state-dict keys begin with "encoder.".
+        backend: how the samples of one pass travel.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(0.5), nn.Linear(8, 3)).eval()
@@ -62,6 +70,8 @@ class MCDropout(nn.Module):
         *,
         chunk_size: int = 1,
         exclude: Sequence[type[nn.Module] | nn.Module] = (),
+        encoder: nn.Module | None = None,
+        backend: Literal["loop", "vmap"] = "loop",
     ) -> None:
         expect(isinstance(model, nn.Module), "model", "an nn.Module", model, error=TypeError)
         expect_count("samples", samples, low=2)
@@ -72,114 +82,111 @@ class MCDropout(nn.Module):
             is_type = isinstance(item, type) and issubclass(item, nn.Module)
             expect(is_type or isinstance(item, nn.Module), "exclude", "module types and modules", item, error=TypeError)
             expect(is_type or item in inside, "exclude", "modules that are part of the model", item)
+        is_encoder = encoder is None or isinstance(encoder, nn.Module)
+        expect(is_encoder, "encoder", "an nn.Module or None", encoder, error=TypeError)
+        expect_choice("backend", backend, ("loop", "vmap"))
+        expect(backend == "loop" or chunk_size > 1, "chunk_size", 'at least 2 for backend="vmap"', chunk_size)
         super().__init__()
         self.model = model
         self.samples = samples
         self.chunk_size = chunk_size
         self.exclude = tuple(exclude)
+        self.encoder = encoder
+        self.backend = backend
+        self._compiled = None
         keep_keys(self, "model")
 
     def forward(self, *args: Any, generator: torch.Generator | None = None, **kwargs: Any) -> Any:
-        """Call the model `samples` times with these arguments.
+        """Draw `samples` samples with these arguments.
 
         Returns:
             The model's output with every tensor "b ..." replaced by its samples "s b ...".
 
         Raises:
-            RuntimeError: if nothing in the model is random: no global stream advanced, and all passes are bit-equal.
+            RuntimeError: if nothing in the model is random: no global stream advanced, and all passes are bit-equal;
+                with ``backend="vmap"``, if the samples within each pass are bit-equal.
         """
-        is_generator = generator is None or isinstance(generator, torch.Generator)
-        expect(is_generator, "generator", "a torch.Generator or None", generator, error=TypeError)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        batch = next((tensor.shape[0] for tensor in tensors if tensor.ndim), -1)
-        chunk = min(self.chunk_size, self.samples // 2)
-        expect(chunk == 1 or batch >= 0, "chunk_size", "1 for inputs without a batch", self.chunk_size)
+        passes = self._passes(args, kwargs, generator)
+        parts = [part for size, starts in passes.plan for part in passes.draw(size, starts)]
+        passes.expect_random()
+        return join_samples(parts, self._join())
 
-        devices = {tensor.device for tensor in [*tensors, *self.model.parameters(), *self.model.buffers()]}
-        passes: list[Any] = []
-        with _dropout_on(self.model, self.exclude), sample_streams(generator, devices) as start:
-            start(0)
-            before = stream_states(devices)
-            passes.append(self._pass((args, kwargs), chunk, batch))
-            drew = any(not torch.equal(a, b) for a, b in zip(before, stream_states(devices), strict=True))
-            for t in range(chunk, self.samples, chunk):
-                start(t)
-                passes.append(self._pass((args, kwargs), min(chunk, self.samples - t), batch))
-            samples = join_samples(passes)  # before the buffers come back: an output may be one
-        if not drew:
-            _expect_different(passes)
-        return samples
+    def stream(self, *args: Any, generator: torch.Generator | None = None, **kwargs: Any) -> Iterator[Any]:
+        """Draw the same samples as a call, one pass at a time, and keep none.
 
-    def _pass(self, inputs: Any, size: int, batch: int) -> Any:
-        """Draw `size` samples at once."""
-        if size == 1:
-            args, kwargs = copy_tensors(inputs)
-            return tree_map(lambda y: y[None] if isinstance(y, Tensor) else y, self.model(*args, **kwargs))
+        Between the passes, modes, buffers and, with a `generator`, the global streams are as before, so the iterator
+        may be left at any point. The arguments must stay as they are until then.
 
-        def repeat(x: Tensor) -> Tensor:
-            return x.repeat(size, *[1] * (x.ndim - 1)) if x.ndim and x.shape[0] == batch else x.clone()
+        Yields:
+            The model's output with every tensor "b ..." replaced by the pass's samples "s b ...", s at most
+            `chunk_size`.
 
-        def split(y: Any) -> Any:
-            if not isinstance(y, Tensor):
-                return y
-            rows = f"outputs whose first axis is {size} samples times {batch} rows"
-            expect(y.ndim > 0 and y.shape[0] == size * batch, "chunk_size", rows, y)
-            return y.unflatten(0, (size, batch))
+        Raises:
+            RuntimeError: as a call, after the last pass.
+        """
+        return self._stream(self._passes(args, kwargs, generator))
 
-        args, kwargs = copy_tensors(inputs, repeat)
-        return tree_map(split, self.model(*args, **kwargs))
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile one pass. The encoder, and what switches modes and seeds, stay outside.
 
+        Args:
+            *args: as for ``torch.compile``.
+            **kwargs: as for ``torch.compile``.
+        """
+        self._compiled = torch.compile(call_mapped if self.backend == "vmap" else call_once, *args, **kwargs)
 
-@contextmanager
-def _dropout_on(model: nn.Module, exclude: Sequence[type[nn.Module] | nn.Module]) -> Iterator[None]:
-    """Train mode for all but normalisation with running statistics and `exclude`; modes and buffers come back."""
-    types = (_NormBase, *(item for item in exclude if isinstance(item, type)))
-    quiet = {
-        inner
-        for module in model.modules()
-        if isinstance(module, types) or module in exclude
-        for inner in module.modules()
-    }
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = []
-    for module in model.modules():
-        there = [buffer for buffer in module._buffers.values() if buffer is not None]
-        buffers.append(
-            (module, dict(module._buffers), [(buffer, buffer.clone(), _version(buffer)) for buffer in there])
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_compiled": None}  # what is compiled can be neither copied nor pickled
+
+    def _passes(self, args: tuple[Any, ...], kwargs: dict[str, Any], generator: torch.Generator | None) -> Passes:
+        if generator is not None:
+            is_generator = isinstance(generator, torch.Generator)
+            expect(is_generator, "generator", "a torch.Generator or None", generator, error=TypeError)
+        inputs, seed = Inputs(args, kwargs), None
+        if self.encoder is not None:
+            seed = draw_seed(generator)
+            inputs = self._encode(self.encoder, inputs, seed)
+        passes = Passes(
+            self.model,
+            self.exclude,
+            self._run,
+            inputs,
+            samples=self.samples,
+            chunk=min(self.chunk_size, self.samples),
+            mapped=self.backend == "vmap",
         )
-    try:
-        for module, _ in modes:
-            module.training = module not in quiet
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
-        with torch.no_grad():
-            for module, names, contents in buffers:
-                module._buffers.clear()
-                module._buffers.update(names)  # as they were: also those that were None, and none besides
-                for buffer, before, version in contents:
-                    if _version(buffer) != version:  # one that nobody wrote to may be part of a graph
-                        buffer.copy_(before)
+        passes.seed = draw_seed(generator) if seed is None else seed
+        return passes
 
+    def _stream(self, passes: Passes) -> Iterator[Any]:
+        for size, starts in passes.plan:
+            for t in starts:
+                yield join_samples(passes.draw(size, [t]), self._join())
+        passes.expect_random()
 
-def _version(tensor: Tensor) -> object:
-    """Changes with every write into `tensor`; where torch does not count (inference mode), always."""
-    return object() if torch.is_inference_mode_enabled() else tensor._version
+    def _run(self, size: int) -> Callable[..., Any]:
+        if self._compiled is not None:
+            return partial(self._compiled, self.model, size)
+        return partial(call_mapped, self.model, size) if self.backend == "vmap" else self.model
 
+    def _join(self) -> Callable[[Any], Tensor]:
+        return torch.stack if self.chunk_size == 1 else torch.cat
 
-def _expect_different(passes: Sequence[Any]) -> None:
-    """Raise if all passes are equal, NaN included. An empty batch is evidence of nothing."""
-    first, *others = ([leaf for leaf in tree_leaves(outputs) if isinstance(leaf, Tensor)] for outputs in passes)
-    if not any(leaf.numel() for leaf in first):
-        return
-    alike = [other for other in others if [leaf.shape for leaf in other] == [leaf.shape for leaf in first]]
-    if all(_same(a, b) for other in alike for a, b in zip(first, other, strict=True)):
-        raise RuntimeError(
-            f"model: expected samples that differ, found {len(passes)} bit-equal passes: no part of it that runs in "
-            "train mode draws random numbers"
-        )
-
-
-def _same(a: Tensor, b: Tensor) -> bool:
-    return bool(((a == b) | ((a != a) & (b != b))).all())  # NaN differs from itself
+    def _encode(self, encoder: nn.Module, inputs: Inputs, seed: int | None) -> Inputs:
+        """Run the encoder; return the model's arguments."""
+        kept = Kept(encoder)
+        try:
+            kept.eval()
+            with seeded_streams(seed, kept.devices().union([x.device for x in inputs.tensors()])) as start:
+                start(0)
+                args, kwargs, _ = inputs.fresh()
+                output = kept.restore_buffers(encoder(*args, **kwargs))
+        finally:
+            kept.restore()
+        if isinstance(output, Tensor):
+            return Inputs((output,), {})
+        if isinstance(output, tuple):
+            return Inputs(tuple(output), {})
+        if isinstance(output, dict) and all(isinstance(key, str) for key in output):
+            return Inputs((), dict(output))
+        raise TypeError(f"encoder: expected a tensor, a tuple or a dict with strings as keys, found {describe(output)}")

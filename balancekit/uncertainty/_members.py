@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from balancekit._checks import expect
 
 
-def expect_disjoint(members: Sequence[nn.Module]) -> None:
+def expect_disjoint(members: Sequence[nn.Module], argument: str = "members") -> None:
     """Raise if two members hold the same parameter."""
     seen: dict[nn.Parameter, int] = {}
     for t, member in enumerate(members):
         for name, parameter in member.named_parameters():
             owner = seen.setdefault(parameter, t)
-            expect(owner == t, "members", "modules without common parameters", f"{name} in members {owner} and {t}")
+            expect(owner == t, argument, "modules without common parameters", f"{name} in members {owner} and {t}")
 
 
-def expect_alike(members: Sequence[nn.Module]) -> None:
+def expect_alike(members: Sequence[nn.Module], argument: str = "members") -> None:
     """Raise unless all members have one class, and tensors of the same names and shapes."""
     for member in members[1:]:
         alike = type(member) is type(members[0]) and _shapes(member) == _shapes(members[0])
-        expect(alike, "members", 'modules of one class and of the same shapes for backend="vmap"', member)
+        expect(alike, argument, 'modules of one class and of the same shapes for backend="vmap"', member)
 
 
 def expect_different(members: Sequence[nn.Module]) -> None:

@@ -5,6 +5,8 @@ import io
 import math
 import pickle
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -41,12 +43,13 @@ class Net(nn.Module):
         self.first = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.Dropout(0.4))
         self.last = nn.Sequential(nn.Tanh(), nn.Dropout(0.2), nn.Linear(16, 4))
         self.register_buffer("passes", torch.zeros(()))
-        self.fail_at = INF
+        self.calls_left = INF
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         if self.training:
             self.passes += 1
-        if self.fail_at < INF and self.passes >= self.fail_at:
+        self.calls_left -= 1
+        if self.calls_left < 0:
             raise OverflowError
         hidden = self.first(x)
         return {"hidden": hidden, "logits": self.last(hidden)}
@@ -95,11 +98,11 @@ def test_inputs_to_samples_and_everything_as_before(
 
 
 @settings(max_examples=25, deadline=None)
-@given(fail_at=st.integers(1, 4), chunk=st.integers(1, 3), mode=st.booleans())
-def test_modes_and_buffers_come_back_when_the_model_raises(fail_at: int, chunk: int, mode: bool) -> None:
+@given(calls=st.integers(0, 3), chunk=st.integers(1, 3), mode=st.booleans())
+def test_modes_and_buffers_come_back_when_the_model_raises(calls: int, chunk: int, mode: bool) -> None:
     model = net()
     model.train(mode)
-    model.fail_at = fail_at
+    model.calls_left = calls
     before, stream = state_of(model), torch.get_rng_state()
     with pytest.raises(OverflowError):
         MCDropout(model, 12, chunk_size=chunk)(features(0, 2, 3), generator=torch.Generator())
@@ -119,6 +122,23 @@ def test_equal_generators_give_equal_samples_and_one_seed_is_drawn(seed: int, sa
     for _ in range(2):
         torch.randint(2**63 - 1, (), generator=drawn)
     assert torch.equal(generator.get_state(), drawn.get_state())
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=seeds, samples=st.integers(2, 7), chunk=st.integers(1, 8), backend=st.sampled_from(["loop", "vmap"]))
+def test_a_stream_is_the_call_in_parts(seed: int, samples: int, chunk: int, backend: str) -> None:
+    chunk += backend == "vmap"
+    model, x = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Dropout(0.1)), features(1, 2, 3)
+    estimator = MCDropout(model, samples, chunk_size=chunk, backend=backend)  # type: ignore[arg-type]
+    generators = [torch.Generator().manual_seed(seed) for _ in range(2)]
+    parts = []
+    for part in estimator.stream(x, generator=generators[0]):
+        torch.rand(3)  # what others draw meanwhile does not matter
+        assert all(module.training for module in model.modules())
+        parts.append(part)
+    assert all(len(part) <= chunk for part in parts)
+    assert torch.equal(torch.cat(parts), estimator(x, generator=generators[1]))
+    assert torch.equal(generators[0].get_state(), generators[1].get_state())
 
 
 @settings(max_examples=25, deadline=None)
@@ -152,13 +172,14 @@ def test_nothing_random_is_an_error(samples: int, chunk: int, batch: int) -> Non
         MCDropout(model, samples, chunk_size=chunk)(features(0, batch, 3))
 
 
-@pytest.mark.parametrize("chunk", [1, 500])
-def test_sampled_dropout_agrees_with_its_closed_form(chunk: int) -> None:
+@pytest.mark.parametrize(("chunk", "backend"), [(1, "loop"), (500, "loop"), (500, "vmap")])
+def test_sampled_dropout_agrees_with_its_closed_form(chunk: int, backend: str) -> None:
     n, p, head = 4000, 0.3, nn.Linear(6, 3)
     nn.init.normal_(head.weight, generator=torch.Generator().manual_seed(0))
     x = features(4, 2, 6)
     with torch.no_grad():
-        estimator = MCDropout(nn.Sequential(nn.Dropout(p), head), n, chunk_size=chunk)
+        model = nn.Sequential(nn.Dropout(p), head)
+        estimator = MCDropout(model, n, chunk_size=chunk, backend=backend)  # type: ignore[arg-type]
         samples = estimator(x, generator=torch.Generator().manual_seed(0))
         mean, covariance = linear_dropout_moments(x, head.weight, head.bias, p, covariance="full")
     centred = samples - samples.mean(0)
@@ -350,6 +371,9 @@ def test_sampled_forms_compile_in_one_graph() -> None:
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         std, confidence = torch.compile(draw, fullgraph=True, backend="aot_eager")(x)
+        torch.manual_seed(0)
+        for found, expected in zip((std, confidence), draw(x), strict=True):
+            torch.testing.assert_close(found, expected)
     assert abs(std.mean() - 0.650233) < 4 * 0.076 / math.sqrt(x.numel())
     assert abs(confidence.mean() - dropout_confidence(x).mean()) < 0.01
 
@@ -394,7 +418,22 @@ def test_copies_and_reloads_are_the_same_estimator(kind: str) -> None:
         assert torch.equal(call(other), call(estimator))
 
 
-@pytest.mark.parametrize("function", [dropout_std, lambda x: exponential_confidence(x.abs())])
+def same_draw(function: Callable[..., Tensor], **options: Any) -> Callable[[Tensor], Tensor]:
+    return lambda x: function(x, **options, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        dropout_std,
+        same_draw(dropout_std, samples=5),
+        partial(dropout_confidence, detach=False),
+        partial(dropout_confidence, p=0.1, samples=5, rate=0.7, detach=False),
+        partial(dropout_confidence, method="limit", detach=False),
+        same_draw(dropout_confidence, method="sampled", detach=False),
+        lambda x: exponential_confidence(x.abs()),
+    ],
+)
 def test_gradients_reach_the_features(function: Callable[[Tensor], Tensor]) -> None:
     x = features(0, 3, 2).double().requires_grad_()
     assert torch.autograd.gradcheck(function, x)
@@ -402,6 +441,17 @@ def test_gradients_reach_the_features(function: Callable[[Tensor], Tensor]) -> N
     function(zero).sum().backward()
     assert zero.grad is not None
     assert torch.equal(zero.grad, torch.zeros(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("method", ["expected", "limit", "sampled"])
+def test_features_are_left_as_they_are(method: str, dtype: torch.dtype) -> None:
+    x = features(0, 3, 4).to(dtype)
+    before = x.clone()
+    dropout_confidence(x, method=method)  # type: ignore[arg-type]
+    dropout_std(x)
+    dropout_std(x, samples=4)
+    assert torch.equal(x, before)
 
 
 def test_checks_read_no_values() -> None:

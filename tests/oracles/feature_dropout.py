@@ -1,6 +1,7 @@
 """Dropout on a fixed feature, by passes: every mask of T passes is enumerated, in float64."""
 
 import itertools
+import math
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,22 @@ def law_of_std(p: float, t: int) -> dict[float, float]:
         value = round(float(std_over_passes(np.ones(()), np.array(mask), p)), 12)
         law[value] = law.get(value, 0.0) + probability
     return law
+
+
+def law_of_std_by_counts(p: float, t: int) -> dict[float, float]:
+    """The same from the t + 1 numbers of passes that keep the element, for more passes than can be enumerated."""
+    law: dict[float, float] = {}
+    for kept in range(t + 1):
+        probability = math.comb(t, kept) * (1 - p) ** kept * p ** (t - kept)
+        value = round(float(std_over_passes(np.ones(()), np.arange(t) < kept, p)), 12)
+        law[value] = law.get(value, 0.0) + probability
+    return law
+
+
+def expected_exponential(size: Array, p: float, rate: float, t: int) -> Array:
+    """E[exp(-rate · std)] of elements of absolute value `size`, from the counts."""
+    law = law_of_std_by_counts(p, t)
+    return np.sum([probability * np.exp(-rate * value * size) for value, probability in law.items()], axis=0)
 
 
 def expected_confidence(x: Array, p: float, rate: float, t: int) -> Array:

@@ -33,3 +33,22 @@ def mutual_information(samples: Samples) -> float:
 def variation_ratio(samples: Samples) -> float:
     votes = Counter(max(range(len(sample)), key=sample.__getitem__) for sample in samples)
     return 1 - max(votes.values()) / len(samples)
+
+
+def dirichlet_information(concentration: Sequence[float]) -> float:
+    """Mutual information of infinitely many samples from a Dirichlet distribution.
+
+    The expectation of -p_c log p_c is m_c (digamma(a_0 + 1) - digamma(a_c + 1)), where m_c = a_c / a_0.
+    """
+    total = sum(concentration)
+    expected = sum(a / total * (_digamma(total + 1) - _digamma(a + 1)) for a in concentration)
+    return entropy([a / total for a in concentration]) - expected
+
+
+def _digamma(x: float) -> float:
+    """By recurrence to x >= 20, then the asymptotic series."""
+    shift = 0.0
+    while x < 20:
+        shift -= 1 / x
+        x += 1
+    return shift + math.log(x) - 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4) - 1 / (252 * x**6)

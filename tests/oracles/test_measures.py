@@ -25,3 +25,33 @@ def test_measure_of_certain_votes(name: str) -> None:
     found = getattr(uncertainty, name)(probs)
     np.testing.assert_allclose(found.numpy(), [getattr(oracle, name)(probs[:, 0].tolist())], atol=1e-12)
     assert name != "variation_ratio" or abs(found.item() - 1 / 3) < 1e-12
+
+
+@pytest.mark.parametrize("concentration", [(1.0, 1.0, 1.0), (10.0, 10.0, 10.0), (5.0, 1.0, 0.5), (1.0,) * 10])
+@pytest.mark.parametrize(
+    ("size", "raw", "corrected"),  # per cent, as the docstring has them
+    [
+        (2, (-54, -49), (-8, 1.5)),
+        (5, (-22.5, -19), (-3, 1.5)),
+        (10, (-11.5, -9.4), (-3, 1.5)),
+        (20, (-6, -4.5), (-3, 1.5)),
+    ],
+)
+def test_bias_of_mutual_information(
+    concentration: tuple[float, ...], size: int, raw: tuple[float, float], corrected: tuple[float, float]
+) -> None:
+    generator = np.random.default_rng(0)
+    probs = torch.from_numpy(generator.dirichlet(concentration, (size, 80_000)))
+    truth = oracle.dirichlet_information(concentration)
+    found = 100 * (uncertainty.mutual_information(probs).mean().item() / truth - 1)
+    assert raw[0] < found < raw[1]
+    assert abs(found + 100 / size) < 5
+    found = 100 * (uncertainty.mutual_information(probs, corrected=True).mean().item() / truth - 1)
+    assert corrected[0] < found < corrected[1]
+
+
+def test_corrected_mutual_information_is_scaled_up_to_the_total() -> None:
+    probs = torch.tensor([[[0.75, 0.25], [1.0, 0.0]], [[0.25, 0.75], [0.0, 1.0]]], dtype=torch.float64)
+    raw, corrected = uncertainty.mutual_information(probs), uncertainty.mutual_information(probs, corrected=True)
+    assert corrected[0].item() == pytest.approx(2 * raw[0].item())
+    assert corrected[1] == raw[1] == uncertainty.predictive_entropy(probs)[1]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from balancekit._random import forked_streams, sample_seed, sample_streams
+from balancekit._random import draw_seed, forked_streams, sample_seed, seeded_streams
 
 
 def test_neighbouring_base_seeds_share_no_samples() -> None:
@@ -34,7 +34,7 @@ def test_one_number_is_drawn_and_each_sample_has_its_stream() -> None:
     before = torch.get_rng_state()
     generator = torch.Generator().manual_seed(0)
     draws = []
-    with sample_streams(generator, [torch.device("cpu")]) as start:
+    with seeded_streams(draw_seed(generator), [torch.device("cpu")]) as start:
         for t in (0, 1, 0):
             start(t)
             draws.append(torch.rand(6))
@@ -51,7 +51,7 @@ def test_without_a_generator_the_global_stream_goes_on() -> None:
         torch.manual_seed(1)
         expected = torch.rand(3), torch.rand(3)
         torch.manual_seed(1)
-        with sample_streams(None, []) as start:
+        with seeded_streams(draw_seed(None), []) as start:
             start(0)
             first = torch.rand(3)
             start(1)
@@ -61,7 +61,7 @@ def test_without_a_generator_the_global_stream_goes_on() -> None:
 
 def test_ranks_with_equal_generators_draw_differently(monkeypatch: pytest.MonkeyPatch) -> None:
     def draw() -> torch.Tensor:
-        with sample_streams(torch.Generator().manual_seed(0), []) as start:
+        with seeded_streams(draw_seed(torch.Generator().manual_seed(0)), []) as start:
             start(0)
             return torch.rand(6)
 

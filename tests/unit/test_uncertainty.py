@@ -1,5 +1,6 @@
 """Behaviour of balancekit.uncertainty on real modules."""
 
+import copy
 import pkgutil
 import warnings
 from collections.abc import Callable
@@ -67,6 +68,9 @@ ROWS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+ATTENTION = ("TransformerEncoderLayer", "TransformerEncoder", "MultiheadAttention", "fused attention")
+
+
 @pytest.fixture(autouse=True)
 def _own_stream() -> Any:
     with torch.random.fork_rng([]):
@@ -87,6 +91,36 @@ def test_every_kind_of_dropout_is_on(row: str, chunk: int, grad: str) -> None:
     spread = samples.std(0).mean()
     assert spread > 0.003
     assert len({tuple(sample.flatten().tolist()) for sample in samples}) == 16
+    assert not any(module.training for module in model.modules())
+
+
+MAPPED = {row: ROWS[row] for row in ("Dropout", "AlphaDropout", "Dropout1d", "FeatureAlphaDropout", "DropPath")} | {
+    "functional dropout": ROWS["functional dropout"],
+    **{f"{row} after dropout": lambda row=row: nn.Sequential(nn.Dropout(0.3), ROWS[row]()) for row in ATTENTION},
+}
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # attention has no rule for vmap on a CPU
+@pytest.mark.parametrize("grad", ["no_grad", "inference_mode", "enable_grad"])
+@pytest.mark.parametrize("row", MAPPED)
+def test_every_kind_of_dropout_that_vmap_maps_is_on(row: str, grad: str) -> None:
+    model, x = MAPPED[row]().eval(), torch.randn(24, 5, 8)
+    with getattr(torch, grad)():
+        before = model(x)
+        samples = MCDropout(model, 16, chunk_size=5, backend="vmap")(x)
+        assert torch.equal(model(x), before)
+    assert samples.shape == (16, 24, 5, 8)
+    assert len({tuple(sample.flatten().tolist()) for sample in samples}) == 16
+    assert not any(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize("chunk", [5, 20])
+@pytest.mark.parametrize("row", [*ATTENTION, "LSTM", "in place"])
+def test_what_vmap_cannot_map_is_an_error(row: str, chunk: int) -> None:
+    """The LSTM draws, but once for all samples of a pass; for the others the error is torch's own."""
+    model = nn.Dropout(0.5, inplace=True) if row == "in place" else ROWS[row]()
+    with pytest.raises(RuntimeError, match="bit-equal" if row == "LSTM" else "vmap: "):
+        MCDropout(model.eval(), chunk_size=chunk, backend="vmap")(torch.randn(3, 5, 8))
     assert not any(module.training for module in model.modules())
 
 
@@ -247,6 +281,150 @@ def test_what_cannot_be_stacked_is_an_error() -> None:
         MCDropout(model, 3)(torch.ones(3))
 
 
+def test_vmap_needs_no_batch_and_runs_what_comes_before_dropout_once() -> None:
+    """``item`` raises for a tensor that is mapped."""
+    model = Call(lambda self, x: {"sum": F.dropout(x * x.sum().item(), 0.5, self.training).sum(), "x": x, "name": "a"})
+    samples = MCDropout(model, 7, chunk_size=4, backend="vmap")(torch.ones(50))
+    assert samples["sum"].shape == (7,)
+    assert torch.equal(samples["x"], torch.ones(7, 50))
+    assert samples["name"] == "a"
+    assert samples["sum"].unique().numel() > 3
+
+
+def test_a_write_in_one_pass_does_not_reach_the_next() -> None:
+    """Copies are used again as long as nobody writes to them; here only the third pass does."""
+    count = iter(range(100))
+    model = Call(lambda self, x: F.dropout(x.zero_() if next(count) == 2 else x, 0.5, self.training).sum())
+    for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
+        count = iter(range(100))
+        with mode():
+            samples = MCDropout(model, 6)(torch.ones(64))
+        assert (samples > 0).tolist() == [True, True, False, True, True, True]
+
+
+def test_a_buffer_that_is_handed_out_is_not_what_it_becomes_later() -> None:
+    class Counter(nn.Module):
+        count: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            self.count += 1
+            return F.dropout(x, 0.5, self.training), self.count
+
+    model = Counter()
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert MCDropout(model, 3)(torch.ones(20))[1].tolist() == [1, 1, 1]  # each pass finds what the first found
+            assert [part[1].tolist() for part in MCDropout(model, 3).stream(torch.ones(20))] == [[1], [1], [1]]
+        assert model.count == 0
+
+
+# Encoder and head
+
+
+class Encoder(nn.Module):
+    """An encoder with dropout of its own, which has to be off, and a count of its passes."""
+
+    def __init__(self, output: Callable[[Tensor], Any] = lambda x: x) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5))
+        self.output, self.modes = output, []
+
+    def forward(self, x: Tensor) -> Any:
+        self.modes.append([module.training for module in self.modules()])
+        return self.output(self.body(x))
+
+
+@pytest.mark.parametrize(("chunk", "backend"), [(1, "loop"), (3, "loop"), (7, "vmap")])
+@pytest.mark.parametrize("kind", ["tensor", "tuple", "dict"])
+def test_an_encoder_runs_once_and_changes_nothing(kind: str, chunk: int, backend: Any) -> None:
+    outputs = {"tensor": lambda z: z, "tuple": lambda z: (z, z + 1), "dict": lambda z: {"x": z, "bias": z + 1}}
+
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 2), nn.Dropout(0.2))
+
+        def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+            return self.layers(x if bias is None else x * bias)
+
+    encoder, head, x = Encoder(outputs[kind]).train(), Head(), torch.randn(4, 3)
+    before = x.clone()
+    calls = {"tensor": lambda z: head(z), "tuple": lambda z: head(*z), "dict": lambda z: head(**z)}
+    whole = Call(lambda self, x, encoder, head: calls[kind](encoder(x)), encoder=encoder, head=head)
+    options = {"chunk_size": chunk, "backend": backend}
+    split = MCDropout(head, 7, encoder=encoder, **options)(x, generator=torch.Generator().manual_seed(3))
+    assert encoder.modes == [[False] * 6]
+    assert all(module.training for module in encoder.modules())
+    assert torch.equal(x, before)
+    if backend == "loop":  # vmap cannot map the in-place ReLU of the whole
+        unsplit = MCDropout(whole, 7, exclude=[encoder], **options)(x, generator=torch.Generator().manual_seed(3))
+        assert torch.equal(split, unsplit)
+    split.square().sum().backward()
+    assert all(parameter.grad is not None for parameter in [*encoder.parameters(), *head.parameters()])
+
+
+def test_an_encoder_that_raises_gets_its_modes_back() -> None:
+    def fail(_: Tensor) -> Any:
+        raise OverflowError
+
+    encoder, stream = Encoder(fail).train(), torch.get_rng_state()
+    with pytest.raises(OverflowError):
+        MCDropout(nn.Dropout(), encoder=encoder)(torch.ones(2, 3), generator=torch.Generator())
+    assert all(module.training for module in encoder.modules())
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_head_keys_stay_and_the_encoders_are_under_its_name() -> None:
+    encoder, head = nn.Linear(3, 8), nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 2))
+    estimator = MCDropout(head, encoder=encoder)
+    assert set(estimator.state_dict()) == {"1.weight", "1.bias", "encoder.weight", "encoder.bias"}
+    state = {key: value + 1 for key, value in estimator.state_dict().items()}
+    estimator.load_state_dict(state)
+    assert torch.equal(encoder.weight, state["encoder.weight"])
+
+
+# Streaming
+
+
+def test_an_iterator_that_is_left_leaves_nothing_switched_on() -> None:
+    model = nn.Sequential(nn.Dropout(0.5), nn.utils.parametrizations.spectral_norm(nn.Linear(4, 4))).eval()
+    before, stream = {key: value.clone() for key, value in model.state_dict().items()}, torch.get_rng_state()
+    generator = torch.Generator().manual_seed(0)
+    parts = MCDropout(model, 6, chunk_size=2).stream(torch.ones(3, 4), generator=generator)
+    first = next(parts)
+    assert first.shape == (2, 3, 4)
+    assert not any(module.training for module in model.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), stream)
+    generator.manual_seed(0)
+    assert torch.equal(MCDropout(model, 6, chunk_size=2)(torch.ones(3, 4), generator=generator)[:2], first)
+
+
+def test_a_stream_of_equal_passes_ends_with_an_error() -> None:
+    parts = MCDropout(nn.Identity(), 4).stream(torch.ones(3))
+    assert [next(parts).shape for _ in range(4)] == [(1, 3)] * 4
+    with pytest.raises(RuntimeError, match="found 5 bit-equal passes"):
+        next(parts)
+
+
+def test_a_member_at_a_time() -> None:
+    def factory() -> nn.Module:
+        return nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2))
+
+    x = torch.randn(4, 3)
+    before = x.clone()
+    for backend in ("loop", "vmap"):
+        ensemble = DeepEnsemble.build(factory, 3, seed=0, backend=backend)  # type: ignore[arg-type]
+        parts = list(ensemble.stream(x))
+        assert [part.shape for part in parts] == [(1, 4, 2)] * 3
+        torch.testing.assert_close(torch.cat(parts), ensemble(x))
+    assert torch.equal(x, before)
+
+
 # What counts as random
 
 
@@ -295,6 +473,27 @@ def test_rows_of_one_pass_are_not_taken_for_samples() -> None:
     model = Call(lambda self, x: x + torch.arange(len(x))[:, None])
     with pytest.raises(RuntimeError, match="found 2 bit-equal passes"):
         MCDropout(model, 20, chunk_size=20)(torch.ones(3, 2))
+
+
+@pytest.mark.parametrize(("chunk", "backend"), [(1, "loop"), (2, "loop"), (4, "loop"), (4, "vmap")])
+def test_a_model_that_draws_from_a_generator_of_its_own_is_random(chunk: int, backend: Any) -> None:
+    own = torch.Generator().manual_seed(0)
+    model = Call(lambda self, x: x * torch.rand(x.shape, generator=own))
+    stream = torch.get_rng_state()
+    assert MCDropout(model, 4, chunk_size=chunk, backend=backend)(torch.ones(3, 2)).std(0).min() > 0
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_the_look_for_randomness_leaves_the_global_stream_where_it_was() -> None:
+    """Equal by chance: one more pass tells, and draws."""
+    model, x = nn.Dropout(1e-6), torch.ones(1, 1)
+    torch.manual_seed(0)
+    for _ in range(2):
+        model(x)
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
+    MCDropout(model, 2)(x)
+    assert torch.equal(torch.get_rng_state(), after)
 
 
 # The wrapper
@@ -425,6 +624,79 @@ def test_vmap_draws_a_mask_for_each_member_and_keeps_the_input() -> None:
     zeros = ensemble(x) == 0
     assert torch.equal(x, before)
     assert not torch.equal(zeros[0], zeros[1])
+
+
+def test_members_may_return_any_pytree_under_vmap() -> None:
+    def factory() -> nn.Module:
+        return Call(lambda _, x, layer: {"y": layer(x), "x": x, "name": "a"}, layer=nn.Linear(3, 2))
+
+    ensemble, x = DeepEnsemble.build(factory, 3, seed=0, backend="vmap"), torch.randn(4, 3)
+    found, ensemble.backend = ensemble(x), "loop"
+    expected = ensemble(x)
+    torch.testing.assert_close(found["y"], expected["y"])
+    assert torch.equal(found["x"], expected["x"])
+    assert found["name"] == "a"
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_training_all_members_at_once_equals_training_each_alone(backend: Any) -> None:
+    x, labels = torch.randn(16, 3), torch.randint(0, 2, (16,))
+
+    def factory() -> nn.Module:
+        return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 2))
+
+    together = DeepEnsemble.build(factory, 3, seed=0, backend=backend)
+    optimizer = torch.optim.Adam(together.parameters(), 0.01)
+    for _ in range(10):
+        optimizer.zero_grad()
+        torch.stack([F.cross_entropy(logits, labels) for logits in together(x)]).sum().backward()
+        optimizer.step()
+    for t, alone in enumerate(DeepEnsemble.build(factory, 3, seed=0).members):
+        optimizer = torch.optim.Adam(alone.parameters(), 0.01)
+        for _ in range(10):
+            optimizer.zero_grad()
+            F.cross_entropy(alone(x), labels).backward()
+            optimizer.step()
+        for found, expected in zip(together.members[t].state_dict().values(), alone.state_dict().values(), strict=True):
+            tolerance = {"atol": 0.0, "rtol": 0.0} if backend == "loop" else {"atol": 1e-6, "rtol": 1e-5}
+            torch.testing.assert_close(found, expected, **tolerance)
+
+
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_a_member_is_added_saved_and_loaded(backend: Any) -> None:
+    ensemble, x = DeepEnsemble.build(mlp, 2, seed=0, backend=backend).eval(), torch.randn(4, 3)
+    before = ensemble(x)
+    member = mlp().eval()
+    ensemble.add(member)
+    assert ensemble(x).shape == (3, 4, 2)
+    torch.testing.assert_close(ensemble(x)[:2], before)
+    torch.testing.assert_close(ensemble(x)[2], member(x))
+    other = DeepEnsemble.build(mlp, 3, seed=1, backend=backend).eval()
+    other.load_state_dict(ensemble.state_dict())
+    assert torch.equal(other(x), ensemble(x))
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_an_ensemble_compiles_in_one_graph(backend: Any) -> None:
+    torch._dynamo.reset()
+    ensemble, x = DeepEnsemble.build(mlp, 3, seed=0, backend=backend).eval(), torch.randn(4, 3)
+    expected = ensemble(x)
+    ensemble.compile(fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(ensemble(x), expected)
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("backend", ["loop", "vmap"])
+def test_a_compiled_pass_is_one_graph_and_repeatable(backend: Any) -> None:
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5)).eval()
+    estimator, x = MCDropout(model, 6, chunk_size=6, backend=backend), torch.ones(2, 3)
+    estimator.compile(fullgraph=True, backend="aot_eager")
+    samples = [estimator(x, generator=torch.Generator().manual_seed(0)) for _ in range(2)]
+    assert torch.equal(*samples)
+    assert samples[0].std(0).max() > 0
+    assert copy.deepcopy(estimator)(x).shape == (6, 2, 4)
 
 
 # Moments and votes

@@ -25,7 +25,7 @@ def test_shapes_types_and_labels(few, domain):
     s = few[domain]
     assert s.rgb.shape == (40, 3, 64, 64) and s.depth.shape == s.infrared.shape == (40, 1, 64, 64)
     assert s.rgb.dtype == s.depth.dtype == s.infrared.dtype == torch.uint8
-    assert s.corrupted.shape == (40, 3, 8, 8) and s.corrupted.dtype == torch.bool
+    assert s.corrupted.shape == (40, 3, 8, 8) and s.failure.dtype == torch.uint8
     assert torch.equal(s.live, s.kind == 0)
     assert (s.domain == DOMAINS.index(domain)).all()
     assert 0.4 < s.rgb.float().mean() / 127 < 1.6 or domain == "S"  # neither black nor blown out

@@ -12,6 +12,11 @@ class _Scalar(nn.Module):
         return nn.functional.dropout(x, training=self.training).sum()
 
 
+class _Listed(nn.Module):
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [x]
+
+
 x, probs, weight = torch.ones(2, 4), torch.full((3, 2, 4), 0.25), torch.ones(5, 4)
 integers = torch.ones(3, 2, 4, dtype=torch.long)
 generator = torch.Generator()
@@ -19,6 +24,7 @@ dropout = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Dropout(0.5)).eva
 linear, mixed = nn.Linear(4, 2), nn.ModuleList([nn.Linear(4, 2), nn.Linear(4, 2).eval()])
 tied = nn.Sequential(nn.Linear(4, 2), nn.ReLU())
 tied_too = nn.Sequential(tied[0], nn.Tanh())
+pair = u.DeepEnsemble([nn.Linear(4, 2), nn.Linear(4, 2)], backend="vmap")
 
 CASES = [
     # MCDropout
@@ -47,6 +53,20 @@ CASES = [
         (dropout,),
     ),
     Case("mc chunk of scalars", lambda: u.MCDropout(_Scalar(), chunk_size=2)(x), ValueError, ("chunk_size", "2 rows")),
+    Case("mc encoder", lambda: u.MCDropout(dropout, encoder=torch.relu), TypeError, ("encoder", "nn.Module")),  # type: ignore[arg-type]
+    Case(
+        "mc encoder of a list",
+        lambda: u.MCDropout(dropout, encoder=_Listed())(x),
+        TypeError,
+        ("encoder", "a tuple or a dict"),
+        (dropout,),
+    ),
+    Case(
+        "mc encoder key", lambda: u.MCDropout(nn.ModuleDict({"encoder": linear}), encoder=tied), ValueError, ("model",)
+    ),
+    Case("mc backend", lambda: u.MCDropout(dropout, backend="jit"), ValueError, ("backend", "'jit'")),  # type: ignore[arg-type]
+    Case("mc vmap of one", lambda: u.MCDropout(dropout, backend="vmap"), ValueError, ("chunk_size", "at least 2", "1")),
+    Case("mc stream", lambda: u.MCDropout(dropout).stream(x, generator=3), TypeError, ("generator", "3"), (dropout,)),  # type: ignore[arg-type]
     # DeepEnsemble
     Case("ensemble of none", lambda: u.DeepEnsemble([]), ValueError, ("members", "at least one")),
     Case("ensemble of functions", lambda: u.DeepEnsemble([torch.relu]), TypeError, ("members",)),  # type: ignore[list-item]
@@ -66,6 +86,9 @@ CASES = [
         ("members", "vmap"),
     ),
     Case("vmap of two modes", lambda: u.DeepEnsemble(mixed, backend="vmap")(x), ValueError, ("members", "one mode")),
+    Case("add a function", lambda: pair.add(torch.relu), TypeError, ("member", "nn.Module"), (pair,)),  # type: ignore[arg-type]
+    Case("add a member again", lambda: pair.add(pair.members[1]), ValueError, ("member", "weight", "1 and 2"), (pair,)),
+    Case("add another shape", lambda: pair.add(nn.Linear(4, 3)), ValueError, ("member", "vmap"), (pair,)),
     Case("build from a model", lambda: u.DeepEnsemble.build(3, 2, seed=0), TypeError, ("factory", "3")),  # type: ignore[arg-type]
     Case("build none", lambda: u.DeepEnsemble.build(lambda: nn.Linear(4, 2), 0, seed=0), ValueError, ("size", "0")),
     Case("build seed", lambda: u.DeepEnsemble.build(lambda: nn.Linear(4, 2), 2, seed=0.5), TypeError, ("seed",)),  # type: ignore[arg-type]
@@ -85,6 +108,7 @@ CASES = [
     Case("confidence rate", lambda: u.dropout_confidence(x, rate=0.0), ValueError, ("rate", "0.0")),
     Case("confidence samples", lambda: u.dropout_confidence(x, samples=True), TypeError, ("samples", "True")),
     Case("confidence method", lambda: u.dropout_confidence(x, method="loop"), ValueError, ("method", "'loop'")),  # type: ignore[arg-type]
+    Case("confidence detach", lambda: u.dropout_confidence(x, detach=None), TypeError, ("detach", "None")),  # type: ignore[arg-type]
     Case("confidence idle generator", lambda: u.dropout_confidence(x, generator=generator), ValueError, ("generator",)),
     Case("exponential of integers", lambda: u.exponential_confidence(integers), TypeError, ("uncertainty", "int64")),
     Case("exponential rate", lambda: u.exponential_confidence(x, -1.0), ValueError, ("rate", "-1.0")),
