@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo digits test check bench build wheel-test clean
+.PHONY: help demo digits test check bench bench-uncertainty build wheel-test clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -47,7 +48,14 @@ check: $(VENV)/.lint  ## style, types, the layering of imports, a clean import
 	$(BIN)/python tests/import_is_clean.py
 
 bench: $(VENV)/.test  ## what gradient surgery costs, beside bare passes and other implementations: tables in runs/
-	MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000 $(BIN)/python benchmarks/overhead.py $(BENCH)
+	$(KEEP_MEMORY) $(BIN)/python benchmarks/overhead.py $(BENCH)
+
+$(VENV)/.peers: $(VENV)/.test
+	$(PIP) --no-deps torch-uncertainty==0.13.0 baal==2.1.0  # single files of them are read: the packages need torchvision
+	@touch $@
+
+bench-uncertainty: $(VENV)/.peers  ## what uncertainty costs, and whether it is true: tables in runs/
+	$(KEEP_MEMORY) $(BIN)/python benchmarks/uncertainty.py $(BENCH)
 
 build: $(BIN)/python  ## the wheel and the source distribution, in dist/
 	$(PIP) build && rm -rf dist && $(BIN)/python -m build --outdir dist

@@ -1,7 +1,7 @@
 """Regions in which one sensor fails, whatever the sample shows, and the mask that says where.
 
 A region is a rectangle of one to four by one to four tokens of the 8×8 grid. A token is marked for a modality where the
-region really changed its image: a failure over an empty background corrupts nothing.
+region really changed its image: a failure over an empty background corrupts nothing. Of several, the last counts.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from .arrays import Array
 from .draws import Draws
 from .faces import SIZE
 from .profiles import Profile
-from .samples import TOKENS
+from .samples import FAILURES, TOKENS
 
 _PATCH = SIZE // TOKENS
 
@@ -43,17 +43,33 @@ def _marked(before: Array, after: Array) -> Array:
 
 
 def corrupt(d: Draws, rgb: Array, depth: Array, infrared: Array, site: Profile) -> tuple[Array, Array, Array, Array]:
-    """The three images after failures, each uint8 "b c h w", and the tokens that they hit, bool "b m 8 8".
+    """The three images after failures, each uint8 "b c h w", and the failure of each token, uint8 "b m 8 8".
 
     Frame mismatch (the region of a frame in which the head was elsewhere): colour and depth .15, infrared .075.
     Misalignment and holes in depth: .15 each. Sun: blinds the infrared and with it depth, as often as the site says.
     """
-    rgb_after = _moved(d, rgb, _region(d, 0.15), 8, 16)
-    ir_after = _moved(d, infrared, _region(d, 0.075), 8, 16)
-    depth_after = _moved(d, _moved(d, depth, _region(d, 0.15), 8, 16), _region(d, 0.15), 3, 6)
-    sun, hole = _region(d, site.sun), _region(d, 0.15)
-    flood = 200 + 25 * d.field() + 8 * d.grain()
-    ir_after = np.where(sun[:, None], np.maximum(ir_after, np.clip(flood, 0, 255)[:, None].astype(np.uint8)), ir_after)
-    depth_after = np.where((hole | sun)[:, None], 0, depth_after).astype(np.uint8)
-    pairs = ((rgb, rgb_after), (depth, depth_after), (infrared, ir_after))
-    return rgb_after, depth_after, ir_after, np.stack([_marked(*pair) for pair in pairs], 1)
+    mismatch, misalignment, hole, sun = range(1, len(FAILURES))
+    rgb_moved = _moved(d, rgb, _region(d, 0.15), 8, 16)
+    ir_moved = _moved(d, infrared, _region(d, 0.075), 8, 16)
+    depth_moved = _moved(d, depth, _region(d, 0.15), 8, 16)
+    depth_shifted = _moved(d, depth_moved, _region(d, 0.15), 3, 6)
+    sunny, holed = _region(d, site.sun)[:, None], _region(d, 0.15)[:, None]
+    flood = np.clip(200 + 25 * d.field() + 8 * d.grain(), 0, 255)[:, None].astype(np.uint8)
+    ir_flooded = np.where(sunny, np.maximum(ir_moved, flood), ir_moved)
+    depth_holed = np.where(holed, np.uint8(0), depth_shifted)
+    depth_blind = np.where(sunny, np.uint8(0), depth_holed)
+    steps = (
+        ((mismatch, rgb, rgb_moved),),
+        (
+            (mismatch, depth, depth_moved),
+            (misalignment, depth_moved, depth_shifted),
+            (hole, depth_shifted, depth_holed),
+            (sun, depth_holed, depth_blind),
+        ),
+        ((mismatch, infrared, ir_moved), (sun, ir_moved, ir_flooded)),
+    )
+    failure = np.zeros((len(rgb), len(steps), TOKENS, TOKENS), np.uint8)
+    for m, stages in enumerate(steps):
+        for code, before, after in stages:
+            failure[:, m][_marked(before, after)] = code
+    return rgb_moved, depth_blind, ir_flooded, failure

@@ -41,7 +41,7 @@ def load_images(records: Sequence[Record], *, size: int = 64, crop: bool = True)
         kind=torch.tensor([KINDS.index(record.kind) for record in kept]),
         domain=torch.tensor([DOMAINS.index(record.layout) for record in kept]),
         identity=torch.tensor([subjects.get(record.subject, -1) for record in kept]),
-        corrupted=torch.zeros(len(kept), len(MODALITIES), TOKENS, TOKENS, dtype=torch.bool),
+        failure=torch.zeros(len(kept), len(MODALITIES), TOKENS, TOKENS, dtype=torch.uint8),
     )
     return samples, messages
 

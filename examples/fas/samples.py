@@ -27,6 +27,7 @@ KINDS = (  # what was held in front of the camera; a code is an index into this 
     "fake head",
     "attack",  # a list that says only that it is one
 )
+FAILURES = ("none", "frame mismatch", "misalignment", "hole", "sun")  # what a sensor did; a code is an index
 TOKENS = 8  # the grid on which corrupted regions are marked
 
 
@@ -40,11 +41,16 @@ class Samples(NamedTuple):
     kind: Tensor  # int64 "b", an index into KINDS; 0 exactly where live
     domain: Tensor  # int64 "b", an index into DOMAINS
     identity: Tensor  # int64 "b"; -1 where the source does not say
-    corrupted: Tensor  # bool "b m 8 8", in the order of MODALITIES; False throughout where the source does not say
+    failure: Tensor  # uint8 "b m 8 8", an index into FAILURES; 0 throughout where the source does not say
 
     def select(self, index: Tensor | Sequence[int]) -> "Samples":
         """The samples at `index`, an integer or boolean index over the batch."""
         return Samples(*(field[index] for field in self))
+
+    @property
+    def corrupted(self) -> Tensor:
+        """Where a sensor failed, bool "b m 8 8", in the order of MODALITIES."""
+        return self.failure > 0
 
     @property
     def kind_names(self) -> list[str]:

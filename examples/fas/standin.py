@@ -19,7 +19,7 @@ from .samples import DOMAINS, KINDS, SPLITS, Samples, concatenate, load
 from .scene import scene
 from .sensors import colour, depth, infrared
 
-VERSION = 1  # of the generator: part of every cached file's name
+VERSION = 2  # of the generator: part of every cached file's name
 IDENTITIES = {"train": 48, "dev": 20, "test": 48}
 _CHUNK = 16
 _SAMPLE, _IDENTITY = 0, 1  # the two families of random streams
@@ -98,7 +98,7 @@ def _render(domain: str, split: str, index: Array, live: Array, who: Array, tabl
     frame[site.border : SIZE - site.border, site.border : SIZE - site.border] = True
     visible = frame & (s.subject if site.masked else True)
     visible = np.broadcast_to(visible, s.subject.shape)[:, None]
-    *images, corrupted = corrupt(d, *(np.where(visible, x, np.uint8(0)) for x in images), site)
+    *images, failure = corrupt(d, *(np.where(visible, x, np.uint8(0)) for x in images), site)
     offset = 1000 * (DOMAINS.index(domain) * len(SPLITS) + SPLITS.index(split))
     return Samples(
         *(torch.from_numpy(x) for x in images),
@@ -106,7 +106,7 @@ def _render(domain: str, split: str, index: Array, live: Array, who: Array, tabl
         kind=torch.from_numpy(kind),
         domain=torch.full((len(index),), DOMAINS.index(domain)),
         identity=torch.from_numpy(offset + who),
-        corrupted=torch.from_numpy(corrupted),
+        failure=torch.from_numpy(failure),
     )
 
 
