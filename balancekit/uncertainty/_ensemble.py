@@ -15,7 +15,7 @@ from torch.func import functional_call
 from balancekit._checks import expect, expect_choice, expect_count
 from balancekit._random import forked_streams, sample_seed
 from balancekit.uncertainty._members import expect_alike, expect_different, expect_disjoint
-from balancekit.uncertainty._samples import Inputs, join_samples
+from balancekit.uncertainty._samples import NEVER, Inputs, join_samples
 from balancekit.uncertainty._vmap import map_samples
 
 
@@ -28,8 +28,11 @@ class DeepEnsemble(nn.Module):
     Args:
         members: modules with the same inputs and outputs, and no common parameter.
         backend: "loop" calls one member after the other. "vmap" calls all at once, which pays for tiny members that are
-            compiled or in training, and loses elsewhere on a CPU; members must then be of one class, in one mode, with
-            tensors of the same shapes. Without randomness, both agree to rounding, in outputs, gradients and buffers.
+            compiled (:meth:`compile`) or in training, and loses elsewhere on a CPU; members must then be of one class,
+            in one mode, with tensors of the same shapes. Without randomness, both agree to rounding, in outputs,
+            gradients and buffers. Measured on one CPU thread with five members, without gradients: vmap takes 1.1 to
+            2.2 times as long as the loop; compiled, it is 1.2 to 1.7 times as fast for perceptrons up to width 128 and
+            transformers of width 32; for wider members the compiled loop is as fast or faster.
 
     Example:
         >>> ensemble = DeepEnsemble.build(lambda: nn.Linear(4, 3), 5, seed=0)
@@ -98,7 +101,14 @@ class DeepEnsemble(nn.Module):
         inputs = Inputs(args, kwargs)
         if self.backend == "vmap":
             return self._vmap(inputs)
-        return join_samples(list(self._outputs(inputs)), torch.stack)
+        outputs, counts = [], NEVER
+        for member in self.members:
+            for tensor, count in counts:  # in line: small members take microseconds
+                if tensor._version != count:
+                    args, kwargs, counts = inputs.fresh()
+                    break
+            outputs.append(member(*args, **kwargs))
+        return join_samples(outputs, torch.stack)
 
     def stream(self, *args: Any, **kwargs: Any) -> Iterator[Any]:
         """Call one member after the other with these arguments, and keep no output.
@@ -108,7 +118,10 @@ class DeepEnsemble(nn.Module):
         Yields:
             A member's output with every tensor "b ..." replaced by "1 b ...".
         """
-        return (join_samples([output], torch.stack) for output in self._outputs(Inputs(args, kwargs)))
+        inputs = Inputs(args, kwargs)
+        for member in self.members:
+            args, kwargs, _ = inputs.fresh()
+            yield join_samples([member(*args, **kwargs)], torch.stack)
 
     def add(self, member: nn.Module) -> None:
         """Append a member, of which the same holds as of those at construction; an optimizer has to be told."""
@@ -117,15 +130,6 @@ class DeepEnsemble(nn.Module):
         if self.backend == "vmap":
             expect_alike([self.members[0], member], "member")
         self.members.append(member)
-
-    def _outputs(self, inputs: Inputs) -> Iterator[Any]:
-        args, kwargs, counts = inputs.fresh()
-        for member in self.members:
-            yield member(*args, **kwargs)
-            for tensor, count in counts:
-                if tensor._version != count:
-                    args, kwargs, counts = inputs.fresh()
-                    break
 
     def _vmap(self, inputs: Inputs) -> Any:
         modes = [[module.training for module in member.modules()] for member in self.members]

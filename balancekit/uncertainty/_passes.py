@@ -11,7 +11,7 @@ from balancekit._checks import expect
 from balancekit._random import forked_streams, seeded_streams, stream_states
 from balancekit.uncertainty._evidence import Evidence
 from balancekit.uncertainty._modes import Kept
-from balancekit.uncertainty._samples import Inputs
+from balancekit.uncertainty._samples import NEVER, Inputs
 from balancekit.uncertainty._vmap import map_samples
 
 
@@ -80,9 +80,13 @@ class Passes:
         try:
             kept.train_dropout(self._exclude)
             with seeded_streams(seed, devices) as start:
-                args, kwargs, counts = inputs.fresh()
+                args, kwargs, counts = (), {}, NEVER
                 guarded, before = watch or kept.has_buffers or seed is not None, []
                 for t in starts:  # little in here, and in line, since a small model's pass takes microseconds
+                    for tensor, count in counts:
+                        if tensor._version != count:
+                            args, kwargs, counts = inputs.fresh()
+                            break
                     if guarded:
                         start(t)
                         before = stream_states(devices) if watch else []
@@ -91,10 +95,6 @@ class Passes:
                         watch = watch and self._evidence.see_streams(before, stream_states(devices))
                         output = kept.restore_buffers(output)
                     outputs.append(output)
-                    for tensor, count in counts:
-                        if tensor._version != count:
-                            args, kwargs, counts = inputs.fresh()
-                            break
         finally:
             kept.restore()
         if self._mapped:

@@ -19,11 +19,14 @@ NEVER: Counts = ((SimpleNamespace(_version=0), -1),)  # counts that never agree
 
 def count_writes(leaves: Sequence[Any]) -> Counts:
     """Count the writes so far. Where torch does not, in inference mode and in a traced graph, counts never agree."""
-    if torch.compiler.is_compiling():
-        return NEVER
-    if torch.is_inference_mode_enabled() and any(isinstance(leaf, Tensor) and leaf.is_inference() for leaf in leaves):
-        return NEVER
-    return [(leaf, leaf._version) for leaf in leaves if isinstance(leaf, Tensor) and not leaf.is_inference()]
+    counts: list[tuple[Tensor, int]] = []
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            if not leaf.is_inference():
+                counts.append((leaf, leaf._version))
+            elif torch.is_inference_mode_enabled():  # outside, nobody can write into it
+                return NEVER
+    return counts
 
 
 def changed(counts: Counts) -> bool:
@@ -37,6 +40,8 @@ class Inputs:
     A pass may write into what it gets. So it gets copies, containers included; the copies of one pass serve the next as
     long as torch counts no write into them.
     """
+
+    __slots__ = ("_bare", "_copies", "_copy", "_counts", "_leaves", "_structure")
 
     def __init__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._bare = not kwargs and set(map(type, args)) == {Tensor}  # no container but this tuple
@@ -63,7 +68,7 @@ class Inputs:
         """Arguments that nobody has written to; they may be given again while each count agrees with ``_version``."""
         if self._counts is NEVER or changed(self._counts):
             self._copies = copy_leaves(self._leaves, self._copy)
-            self._counts = count_writes(self._copies)
+            self._counts = NEVER if torch.compiler.is_compiling() else count_writes(self._copies)
         if self._bare:
             return self._copies, {}, self._counts
         return *tree_unflatten(self._copies, self._structure), NEVER
@@ -75,7 +80,7 @@ def copy_leaves(leaves: Sequence[Any], copy: Callable[[Tensor], Tensor]) -> tupl
     for leaf in leaves:
         if id(leaf) not in copies:
             copies[id(leaf)] = copy(leaf) if isinstance(leaf, Tensor) else leaf
-    return tuple(copies.values()) if len(copies) == len(leaves) else tuple([copies[id(leaf)] for leaf in leaves])
+    return tuple(copies.values()) if len(copies) == len(leaves) else tuple(copies[id(leaf)] for leaf in leaves)
 
 
 def copy_tensors(tree: Any) -> Any:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock, patch
+from unittest.mock import MagicMock
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +34,14 @@ def importable(root: Path, *packages: str, stubs: tuple[str, ...] = ()) -> Itera
         module = ModuleType(package)
         module.__path__ = [str(root.joinpath(*package.split(".")[1:]))]
         modules[package] = module
-    with patch.dict(sys.modules, modules):
+    before = {name: sys.modules[name] for name in modules if name in sys.modules}
+    sys.modules.update(modules)
+    try:
         yield
+    finally:  # what they import from elsewhere stays: NumPy cannot be imported twice
+        for name in [name for name in sys.modules if name in modules or name.startswith(f"{packages[0]}.")]:
+            del sys.modules[name]
+        sys.modules.update(before)
 
 
 def torch_uncertainty(model: nn.Module, members: list[nn.Module], x: Tensor, samples: int) -> dict[str, Call]:
