@@ -6,7 +6,7 @@ import torch
 
 from examples.fas import standin
 from examples.fas.profiles import PROFILES
-from examples.fas.samples import DOMAINS, KINDS, SPLITS, Samples, concatenate, load
+from examples.fas.samples import DOMAINS, FAILURES, KINDS, SPLITS, Samples, concatenate, load
 from examples.fas.standin import IDENTITIES, cached_split, make_split
 
 
@@ -86,7 +86,11 @@ def test_corruption_is_marked_where_it_changed_an_image_and_does_not_know_the_la
     share = s.corrupted.float().mean((0, 2, 3))
     assert (share > 0.005).all() and (share < 0.1).all()
     depth_tokens = s.depth.view(-1, 8, 8, 8, 8).float().amax((2, 4))
-    assert (depth_tokens[s.corrupted[:, 1]] == 0).float().mean() > 0.3  # holes and sun
+    failures = (("frame mismatch",), ("frame mismatch", "misalignment", "hole", "sun"), ("frame mismatch", "sun"))
+    for m, kinds in enumerate(failures):
+        assert {FAILURES[code] for code in s.failure[:, m].unique().tolist()} == {"none", *kinds}
+    blind = (s.failure[:, 1] == FAILURES.index("hole")) | (s.failure[:, 1] == FAILURES.index("sun"))
+    assert (depth_tokens[blind] == 0).float().mean() > 0.5  # the rest reach into the token only in part
     corrupted = s.corrupted.flatten(1).any(1).float()
     assert abs(corrupted[s.live].mean() - corrupted[~s.live].mean()) < 0.12
 
