@@ -20,8 +20,8 @@ be a number. There are two ways to it.
 - :class:`FeatureDensity`: from its modality's own distribution, per class or per place if you like.
 - :class:`CrossModalResidual`: from what the other modalities, or its neighbours, predict.
 
-Both read their own training quantiles as a confidence. On corrupted tokens of generated faces these two are what works;
-samples and the meter below are at chance (docs/uncertainty.md).
+Both read their own training quantiles as a confidence. On tokens that a sensor corrupted, these two see what samples
+and the meter below do not: doubt of the task is not doubt of the sensor (figures in docs/uncertainty.md).
 
 :func:`exponential_confidence` turns any uncertainty into confidence in (0, 1], which adapters and gradient surgery
 take; :class:`ProbabilisticQuery` learns one with the task.
