@@ -123,6 +123,12 @@ class DeepEnsemble(nn.Module):
             args, kwargs, _ = inputs.fresh()
             yield join_samples([member(*args, **kwargs)], torch.stack)
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Compile the call of all members, as any module's; with ``backend="vmap"`` see :meth:`MCDropout.compile`."""
+        if self.backend == "vmap":
+            kwargs = {"dynamic": False} | kwargs
+        super().compile(*args, **kwargs)
+
     def add(self, member: nn.Module) -> None:
         """Append a member, of which the same holds as of those at construction; an optimizer has to be told."""
         expect(isinstance(member, nn.Module), "member", "an nn.Module", member, error=TypeError)

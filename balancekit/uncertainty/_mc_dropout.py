@@ -137,8 +137,11 @@ class MCDropout(nn.Module):
 
         Args:
             *args: as for ``torch.compile``.
-            **kwargs: as for ``torch.compile``.
+            **kwargs: as for ``torch.compile``. With ``backend="vmap"``, `dynamic` is False unless given, a graph for
+                each shape: in one for all shapes ``torch.vmap`` of dropout raises.
         """
+        if self.backend == "vmap":
+            kwargs = {"dynamic": False} | kwargs
         self._compiled = torch.compile(call_mapped if self.backend == "vmap" else call_once, *args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:

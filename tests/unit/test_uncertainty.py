@@ -727,3 +727,13 @@ def test_samples_that_are_equal_by_chance_are_no_error() -> None:
             assert MCDropout(model, samples=2)(x).shape == (2, 1, 1)
     with pytest.raises(RuntimeError, match="bit-equal"):
         MCDropout(nn.Dropout(0.0), samples=2)(x)
+
+
+@pytest.mark.compiles
+def test_compiled_under_vmap_the_last_batch_may_be_smaller() -> None:
+    torch._dynamo.reset()
+    model = nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.3), nn.Linear(6, 2)).eval()
+    estimator = MCDropout(model, 4, chunk_size=4, backend="vmap")
+    estimator.compile(backend="aot_eager")
+    for batch in (5, 3, 2):
+        assert estimator(torch.ones(batch, 4)).shape == (4, batch, 2)

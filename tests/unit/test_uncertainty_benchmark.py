@@ -1,9 +1,11 @@
 """The uncertainty benchmark: what it compares is equal work, and its study of truth measures what it says."""
 
+import pytest
 import torch
 from torch import Tensor, nn
-from uncertainty_parts import faces, feature, sources, truth
+from uncertainty_parts import faces, feature, models, sources, truth
 
+from balancekit import DeepEnsemble
 from tests.oracles import feature_dropout as oracle
 
 
@@ -69,3 +71,16 @@ def test_the_network_has_the_dropout_that_is_sampled() -> None:
         model.eval(), tokens(0)._replace(embedded={m: torch.randn(3, 65, 64) for m in model.modalities})
     )
     assert all(value.shape == (3, 64) and value.min() > 0 for value in spread.values())
+
+
+@pytest.mark.compiles
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of attention under vmap, torch's
+def test_an_ensemble_of_transformers_compiles_under_vmap_and_takes_a_smaller_last_batch() -> None:
+    torch._dynamo.reset()
+    case = models.CASES[3]
+    members = DeepEnsemble([case.build().eval() for _ in range(3)], backend="vmap")
+    members.compile(backend="aot_eager")
+    with torch.no_grad():
+        for batch in (8, 5):
+            x = case.input()[:batch]
+            torch.testing.assert_close(members(x), DeepEnsemble(members.members)(x), rtol=1e-4, atol=1e-5)
