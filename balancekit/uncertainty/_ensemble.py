@@ -30,9 +30,8 @@ class DeepEnsemble(nn.Module):
         backend: "loop" calls one member after the other. "vmap" calls all at once, which pays for tiny members that are
             compiled (:meth:`compile`) or in training, and loses elsewhere on a CPU; members must then be of one class,
             in one mode, with tensors of the same shapes. Without randomness, both agree to rounding, in outputs,
-            gradients and buffers. Measured on one CPU thread with five members, without gradients: vmap takes 1.1 to
-            2.2 times as long as the loop; compiled, it is 1.2 to 1.7 times as fast for perceptrons up to width 128 and
-            transformers of width 32; for wider members the compiled loop is as fast or faster.
+            gradients and buffers. For wider members the compiled loop is as fast or faster; figures in
+            docs/uncertainty.md.
 
     Example:
         >>> ensemble = DeepEnsemble.build(lambda: nn.Linear(4, 3), 5, seed=0)

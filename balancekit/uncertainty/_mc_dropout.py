@@ -39,11 +39,9 @@ class MCDropout(nn.Module):
     no batch, and what comes before the first dropout is computed once a pass. What ``torch.vmap`` cannot map is an
     error: a dropout inside ``nn.LSTM``; and where nothing was dropped before it, in-place dropout and attention's own.
 
-    Measured on one CPU thread with 20 samples: all of them in one pass are four times as fast as one by one for a tiny
-    perceptron (16-32-32), two and a half times for a transformer of width 32, 1.2 to 1.4 times for perceptrons of width
-    128 and 1024, and no faster for a transformer of width 128; they take 10 to 20 times the memory. Compiled vmap is
-    the fastest form of all models but the tiny one, by up to a fifth; a compiled loop pays for transformers of width 32
-    alone.
+    On a CPU, all samples in one pass pay for small models, the more the smaller, and take 10 to 20 times the memory; a
+    transformer of width 128 gains nothing. Compiled vmap is the fastest form of all but the smallest. Figures in
+    docs/uncertainty.md.
 
     Where dropout sits in the last layers only, hand over the rest as `encoder`: it runs once a call, in eval mode, and
     its output is the model's input. :meth:`compile` compiles one pass, and neither the encoder nor this loop.
