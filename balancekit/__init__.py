@@ -6,7 +6,17 @@ fusion: suppress it (``uncertainty``, ``adapters``). A modality is *too fast* an
 ``domains`` holds the losses that make features alike across sites. Every part works alone, in any training loop.
 """
 
-from balancekit.adapters import CentralDifferenceConv2d, CrossModal, GatedCrossAttention, Parallel, Tap, hub
+from balancekit.adapters import (
+    AMA,
+    CentralDifferenceConv2d,
+    CrossModal,
+    GatedCrossAttention,
+    Parallel,
+    Tap,
+    hub,
+    missing,
+    train_only,
+)
 from balancekit.branches import Branches, MultiBranch
 from balancekit.domains import (
     asymmetric_triplet_loss,
@@ -41,6 +51,7 @@ from balancekit.uncertainty import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "AMA",
     "Branches",
     "CentralDifferenceConv2d",
     "CrossModal",
@@ -69,6 +80,7 @@ __all__ = [
     "from_torchjd",
     "hub",
     "linear_dropout_moments",
+    "missing",
     "mutual_information",
     "pmr_weights",
     "predictive_entropy",
@@ -79,5 +91,6 @@ __all__ = [
     "reverse_gradient",
     "single_side_adversarial_loss",
     "single_side_labels",
+    "train_only",
     "variation_ratio",
 ]

@@ -27,14 +27,17 @@ def keep_keys(wrapper: nn.Module, child: str) -> None:
 
 def _without_child(wrapper: Any, state: dict[str, Any], prefix: str, metadata: dict[str, Any]) -> None:
     long = f"{prefix}{wrapper._wrapped_child}."
-    for key in [key for key in state if key.startswith(long)]:
-        state[prefix + key.removeprefix(long)] = state.pop(key)
+    _rename(state, {key: prefix + key.removeprefix(long) for key in state if key.startswith(long)})
 
 
 def _with_child(wrapper: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     child: str = wrapper._wrapped_child
     siblings = tuple(f"{prefix}{name}." for name, _ in wrapper.named_children() if name != child)
     own = {prefix + name for name in [*wrapper._parameters, *wrapper._buffers]}
-    for key in [key for key in state if key.startswith(prefix)]:
-        if not key.startswith(siblings) and key not in own:
-            state[f"{prefix}{child}.{key.removeprefix(prefix)}"] = state.pop(key)
+    inside = [key for key in state if key.startswith(prefix) and not key.startswith(siblings) and key not in own]
+    _rename(state, {key: f"{prefix}{child}.{key.removeprefix(prefix)}" for key in inside})
+
+
+def _rename(state: dict[str, Any], names: dict[str, str]) -> None:
+    """All at once: the new name of one entry may be the old name of another."""
+    state.update({new: state.pop(old) for old, new in names.items()})

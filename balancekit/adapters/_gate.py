@@ -11,6 +11,7 @@ The key gate is an extension: the paper's gate cannot turn a single bad key off.
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -58,18 +59,40 @@ def gated_attention(
     closed = confidence == 0
     silent = closed.all(-1, keepdim=True)
     bias = confidence.masked_fill(closed, 1).log().masked_fill(closed & ~silent, float("-inf"))
-    return _attend(q, k, v, bias[:, None, None, :].to(q.dtype)) * ~silent[:, None, None, :]
+    attend = _attend_by_channel if bias.requires_grad else _attend
+    return attend(q, k, v, bias[:, None, None, :]) * ~silent[:, None, None, :]
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None, multiple: int | None = None) -> Tensor:
+def _attend_by_channel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Add the bias of the keys in a head channel of its own: [q, 1]·[k, bias·√d] / √d = q·k / √d + bias.
+
+    A mask that wants a gradient would have its n × n map kept; a channel does not.
+    """
+    width = q.shape[-1]
+    column = (width**0.5 * bias).to(k.dtype).mT.expand(*k.shape[:-1], 1)
+    q, k = torch.cat([q, torch.ones_like(q[..., :1])], -1), torch.cat([k, column], -1)
+    return _attend(q, k, F.pad(v, (0, 1)), scale=width**-0.5)[..., :width]
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    bias: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    multiple: int | None = None,
+) -> Tensor:
     """Run the fused kernel, with heads padded by zeros to a `multiple` of channels, which is exact.
 
     On CUDA a head of one channel (MMDG's 8 heads of width 8) would fall back to the plain kernel in float32, which
     keeps the n × n map. On a CPU padding buys nothing and costs time, so there it is left out.
     """
     width = q.shape[-1]
+    scale = width**-0.5 if scale is None else scale
+    bias = None if bias is None else bias.to(q.dtype)
     if multiple is None:
         multiple = _CUDA_MULTIPLE if q.is_cuda else 1
     if lacking := -width % multiple:
         q, k, v = (F.pad(x, (0, lacking)) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=width**-0.5)[..., :width]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[..., :width]

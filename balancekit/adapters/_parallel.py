@@ -1,11 +1,12 @@
 """A module beside another: base(x) + scale · side(x), with the base's checkpoints still valid.
 
-MMDG (arXiv 2402.19298), Eq. 1-3: the adapters' delta joins the output of a block's MLP.
+MMDG (arXiv 2402.19298), Eq. 1-3: the adapters' delta joins the output of a block's MLP, and reads what the MLP reads.
 """
 
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from balancekit._checks import expect, expect_number
 from balancekit.adapters._transparent import Transparent
@@ -15,13 +16,19 @@ class Parallel(Transparent):
     """Add the output of `side` to that of `base`.
 
     The state-dict keys of the base stay as they were; those of the side start with ``side.``. The side takes the base's
-    training mode, and the device and dtype of its first floating-point parameter, if it has one.
+    training mode, and the device and dtype of its first floating-point parameter, if it has one. :func:`remove` takes
+    all of it away again.
 
     Args:
-        base: any module that returns one tensor. Its further arguments pass through; the side sees the first only. It
-            may not have a ``side`` of its own, so a second Parallel goes around another module, not around this one.
+        base: any module that returns a tensor, or a tuple that begins with one (attention, as a rule); the side joins
+            that one. Further arguments pass through; the side sees the first only. The base may not have a ``side`` of
+            its own, so a second Parallel goes around another module, not around this one.
         side: a module from the base's input to a tensor of the shape of the base's output.
         scale: a fixed factor on the side.
+        input_of: a module that runs before the base: the side then sees its first input instead of the base's. This is
+            how an adapter stands beside a stretch of a block that is no module of its own, such as the MLP of
+            :class:`torch.nn.TransformerEncoderLayer`:
+            ``layer.linear2 = Parallel(layer.linear2, side, input_of=layer.linear1)``.
 
     Example:
         >>> import torch
@@ -37,26 +44,62 @@ class Parallel(Transparent):
 
     _child: ClassVar[str] = "base"
 
-    def __init__(self, base: nn.Module, side: nn.Module, *, scale: float = 1.0) -> None:
+    def __init__(
+        self, base: nn.Module, side: nn.Module, *, scale: float = 1.0, input_of: nn.Module | None = None
+    ) -> None:
         super().__init__()
         expect(isinstance(base, nn.Module), "base", "a torch.nn.Module", base, error=TypeError)
         expect(isinstance(side, nn.Module), "side", "a torch.nn.Module", side, error=TypeError)
         expect_number("scale", scale)
+        fit = input_of is None or isinstance(input_of, nn.Module)
+        expect(fit, "input_of", "a torch.nn.Module", input_of, error=TypeError)
+        expect(input_of is not base, "input_of", "another module than the base, whose input is read anyway", input_of)
         self.base, self.side, self.scale = base, side, scale
         self._keep_keys()
+        # torch.nn.TransformerEncoderLayer, in evaluation, reads its children's weights instead of calling them, unless
+        # one of them has a hook: the side would be left out
+        self.register_forward_pre_hook(_called)
+        self._read: Tensor | None = None
+        self._handle: RemovableHandle | None = None
+        if input_of is not None:
+            self._handle = input_of.register_forward_pre_hook(self._keep_input)
         like = next((parameter for parameter in base.parameters() if parameter.is_floating_point()), None)
         if like is not None:
             side.to(device=like.device, dtype=like.dtype)
         side.train(base.training)
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
         """Return base(x, …) + scale · side(x)."""
         out = self.base(x, *args, **kwargs)
-        expect(isinstance(out, Tensor), "base", "a module that returns one tensor", out, error=TypeError)
-        delta = self.side(x)
-        expect(delta.shape == out.shape, "side", f"an output of the base's shape {tuple(out.shape)}", delta)
-        return out + self.scale * delta
+        first: Any = out[0] if isinstance(out, tuple) and out else out
+        expected = "a module that returns a tensor, or a tuple that begins with one"
+        expect(isinstance(first, Tensor), "base", expected, out, error=TypeError)
+        delta = self.side(x if self._handle is None else self._take_input())
+        expect(delta.shape == first.shape, "side", f"an output of the base's shape {tuple(first.shape)}", delta)
+        joined = first + self.scale * delta
+        return (joined, *out[1:]) if isinstance(out, tuple) else joined
+
+    def _keep_input(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        self._read = args[0]
+
+    def _take_input(self) -> Tensor:
+        read, self._read = self._read, None
+        expect(read is not None, "input_of", "a module that runs before the base", None, error=RuntimeError)
+        assert read is not None
+        return read
+
+    def _unwrapped(self) -> nn.Module:
+        if self._handle is not None:
+            self._handle.remove()
+        return self.base
 
     def extra_repr(self) -> str:
         """Return the scale."""
         return f"scale={self.scale}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_read": None}
+
+
+def _called(module: nn.Module, args: tuple[Any, ...]) -> None:
+    """Do nothing, but be there."""

@@ -19,7 +19,8 @@ class Tap(Transparent):
 
     The tap listens from the moment it is made, so ``tap = Tap(block.attn, fn)`` is enough. It may also take the
     module's place (``block.attn = Tap(block.attn, fn)``): it then runs the module, under the same state-dict keys.
-    Make it before ``torch.compile``: hooks of later date are ignored. Copies and pickles leave the value behind.
+    Make it before ``torch.compile``: hooks of later date are ignored. It listens as long as the module lives, or until
+    :meth:`remove`. Copies and pickles leave the value behind.
 
     Args:
         module: the module to listen to.
@@ -45,7 +46,7 @@ class Tap(Transparent):
         self.module, self.fn = module, fn
         self._value: Tensor | None = None
         self._keep_keys()
-        module.register_forward_hook(self._listen)
+        self._handle = module.register_forward_hook(self._listen)
 
     @property
     def value(self) -> Tensor:
@@ -58,6 +59,14 @@ class Tap(Transparent):
         expect(self._value is not None, "Tap.value", remedy, None, error=RuntimeError)
         assert self._value is not None
         return self._value
+
+    def remove(self) -> None:
+        """Stop listening. A tap that took the module's place still runs it; :func:`remove` puts the module back."""
+        self._handle.remove()
+
+    def _unwrapped(self) -> nn.Module:
+        self.remove()
+        return self.module
 
     def _listen(self, module: nn.Module, args: Any, output: Any) -> None:
         with torch.no_grad():

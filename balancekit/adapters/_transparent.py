@@ -19,6 +19,10 @@ class Transparent(nn.Module):
         """Call it when all children are registered."""
         keep_keys(self, self._child)
 
+    def _unwrapped(self) -> nn.Module:
+        """Undo what the wrapper did to other modules, and hand out the wrapped one."""
+        raise NotImplementedError
+
     def __getattr__(self, name: str) -> Any:
         try:
             return super().__getattr__(name)

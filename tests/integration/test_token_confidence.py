@@ -86,7 +86,8 @@ def test_any_source_drives_any_gate(source: Callable[[Tensor], Tensor], gate: st
     assert ((confidence > 0) & (confidence <= 1)).all()
     adapter = GatedCrossAttention(D, gate=gate).eval()
     nn.init.normal_(adapter.up.weight)
-    gated, free = adapter(own, other, confidence), adapter(own, other)
+    whose = "own_confidence" if gate == "key" else "confidence"
+    gated, free = adapter(own, other, **{whose: confidence}), adapter(own, other)
     assert gated.isfinite().all()
     one = source is probabilistic and gate == "key"  # equal for all tokens before training: a common factor cancels
     assert torch.allclose(gated, free, atol=1e-6) == one

@@ -18,7 +18,7 @@ from balancekit.adapters import CrossModal, GatedCrossAttention, Parallel, Tap, 
 
 F64 = torch.float64
 NAMES = ("rgb", "depth", "ir")
-GATES = ("query", "key", "output")
+GATES = ("query", "key", "output", "key+output")
 law = settings(max_examples=30, deadline=None)
 seeds = st.integers(0, 2**16)
 gates = st.sampled_from(GATES)
@@ -30,12 +30,26 @@ def draw(*shape: int, dtype: torch.dtype = F64) -> Tensor:
     return torch.randn(*shape, dtype=dtype)
 
 
-def grown(gate: str = "query", conv: str | None = None, dtype: torch.dtype = F64, dropout: float = 0.0) -> nn.Module:
+def grown(
+    gate: str = "query",
+    conv: str | None = None,
+    dtype: torch.dtype = F64,
+    dropout: float = 0.0,
+    queries: str = "other",
+) -> nn.Module:
     """An adapter on 1 + 2·2 tokens of width 6 with a non-zero up-projection: with a zero one every gate passes."""
-    adapter = GatedCrossAttention(6, width=4, heads=4, gate=gate, conv=conv, grid=2, dropout=dropout, dtype=dtype)
+    adapter = GatedCrossAttention(
+        6, width=4, heads=4, queries=queries, gate=gate, conv=conv, grid=2, dropout=dropout, dtype=dtype
+    )
     nn.init.normal_(adapter.up.weight)
     nn.init.normal_(adapter.up.bias)
     return adapter
+
+
+def trust(adapter: nn.Module, own: Tensor, other: Tensor) -> dict[str, Tensor | None]:
+    """The confidences that the adapter's gate reads."""
+    read = adapter.confidence_of
+    return {"confidence": other if "other" in read else None, "own_confidence": own if "own" in read else None}
 
 
 def confidence_of_samples(attention: Tensor | tuple[Tensor, ...]) -> Tensor:
@@ -158,7 +172,10 @@ def test_key_gate_with_all_keys_at_zero_is_zero_with_finite_gradients(dtype: tor
 def test_confidence_one_is_no_gate(seed: int, gate: str) -> None:
     torch.manual_seed(seed)
     adapter, own, other = grown(gate), draw(2, 5, 6), draw(2, 5, 6)
-    torch.testing.assert_close(adapter(own, other, torch.ones(2, 5)), adapter(own, other), rtol=1e-12, atol=1e-12)
+    one = torch.ones(2, 5)
+    torch.testing.assert_close(
+        adapter(own, other, **trust(adapter, one, one)), adapter(own, other), rtol=1e-12, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -167,7 +184,8 @@ def test_a_non_finite_confidence_is_not_hidden(gate: str, bad: float) -> None:
     torch.manual_seed(0)
     confidence = torch.ones(2, 5)
     confidence[0, 1] = bad
-    delta = grown(gate)(draw(2, 5, 6), draw(2, 5, 6), confidence)
+    adapter = grown(gate)
+    delta = adapter(draw(2, 5, 6), draw(2, 5, 6), **trust(adapter, confidence, confidence))
     assert not delta[0, 1].isfinite().all()
     assert delta[1].isfinite().all()
 
@@ -206,6 +224,33 @@ def test_unlisted_edges_exchange_nothing(seed: int, edges: set[tuple[str, str]],
 
 
 @law
+@given(seed=seeds, queries=st.sampled_from(["other", "own"]), scale=scales)
+def test_key_and_output_gate_passes_over_bad_tokens_and_silences_a_bad_modality(
+    seed: int, queries: str, scale: float
+) -> None:
+    torch.manual_seed(seed)
+    adapter = grown("key+output", queries=queries)
+    own, other, sure = draw(2, 5, 6), draw(2, 5, 6), torch.ones(2, 5, dtype=F64)
+    doubt = sure.clone()
+    doubt[0], doubt[1, 3] = 0.0, 0.0
+    one = adapter(own, other, **trust(adapter, sure, doubt))
+    assert (one[0] == 0).all()
+    assert (one[1, :3] != 0).any(-1).all()
+    other[doubt == 0] = scale * draw(6, 6)
+    assert torch.equal(adapter(own, other, **trust(adapter, sure, doubt)), one)
+
+
+@pytest.mark.parametrize("gate", GATES)
+def test_numbers_of_tokens_may_differ_where_the_own_tokens_ask(gate: str) -> None:
+    torch.manual_seed(0)
+    adapter = GatedCrossAttention(6, other_dim=3, width=4, heads=4, gate=gate, queries="own", conv="cdc", grid=2).eval()
+    nn.init.normal_(adapter.up.weight)
+    own, other = torch.randn(2, 5, 6), torch.randn(2, 9, 3)
+    delta = adapter(own, other, **trust(adapter, torch.rand(2, 5), torch.rand(2, 9)))
+    assert delta.shape == own.shape and (delta != 0).any()
+
+
+@law
 @given(seed=seeds, gate=gates, conv=convs, lost=st.sampled_from(NAMES), filler=st.sampled_from([0.0, 1e30]))
 def test_a_lost_modality_of_one_sample_changes_nothing_for_the_others(
     seed: int, gate: str, conv: str | None, lost: str, filler: float
@@ -241,7 +286,8 @@ def test_a_float32_confidence_gates_half_precision_tokens(gate: str) -> None:
     torch.manual_seed(0)
     adapter = grown(gate, "plain", torch.bfloat16)
     tokens = draw(2, 5, 6, dtype=torch.bfloat16)
-    assert adapter(tokens, tokens, torch.rand(2, 5)).dtype == torch.bfloat16
+    confidence = torch.rand(2, 5)
+    assert adapter(tokens, tokens, **trust(adapter, confidence, confidence)).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("gate", GATES)
@@ -298,26 +344,27 @@ def test_an_empty_batch_stays_empty(gate: str) -> None:
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 3e38])
-@pytest.mark.parametrize("gate", ["query", "output", "key"])
-def test_a_token_at_confidence_zero_cannot_leak(gate: str, bad: float) -> None:
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("queries", ["other", "own"])
+def test_a_token_at_confidence_zero_cannot_leak(gate: str, queries: str, bad: float) -> None:
     """A broken sensor sends NaN or inf; at confidence 0 the delta is what it is with zeros in their place."""
     torch.manual_seed(0)
-    adapter = GatedCrossAttention(16, gate=gate).eval()
+    adapter = GatedCrossAttention(16, gate=gate, queries=queries).eval()
     torch.nn.init.normal_(adapter.up.weight)
-    own, other, confidence = torch.randn(2, 9, 16), torch.randn(2, 9, 16), torch.ones(2, 9)
-    confidence[0, 3] = 0.0
-    if gate == "key":
-        heard = own.clone()
-        heard[0, 3] = bad
-        delta = adapter(heard, other, confidence)
+    clean, doubt = torch.randn(2, 9, 16), torch.ones(2, 9)
+    doubt[0, 3] = 0.0
+    broken = clean.clone()
+    broken[0, 3] = bad
+    fellow, sure = torch.randn(2, 9, 16), torch.ones(2, 9)
+    if "other" in adapter.confidence_of:
+        delta = adapter(fellow, broken, **trust(adapter, sure, doubt))
+        torch.testing.assert_close(delta, adapter(fellow, clean, **trust(adapter, sure, doubt)))
+        assert delta.isfinite().all()
+        if "output" in gate and queries == "other":
+            assert (delta[0, 3] == 0).all()
+    if "own" in adapter.confidence_of:
+        delta = adapter(broken, fellow, **trust(adapter, doubt, sure))
         keep = torch.ones(2, 9, dtype=torch.bool)
         keep[0, 3] = False  # the token itself keeps its residual, and with it what it holds
-        torch.testing.assert_close(delta[keep], adapter(own, other, confidence)[keep])
-    else:
-        broken = other.clone()
-        broken[0, 3] = bad
-        delta = adapter(own, broken, confidence)
-        torch.testing.assert_close(delta, adapter(own, other, confidence))
-        assert delta.isfinite().all()
-        if gate == "output":
-            assert (delta[0, 3] == 0).all()
+        expected = adapter(clean, fellow, **trust(adapter, doubt, sure))
+        torch.testing.assert_close(delta[keep], expected[keep])

@@ -62,9 +62,12 @@ def adapter(
     own: Tensor,
     other: Tensor,
     confidence: Tensor | None,
+    own_confidence: Tensor | None = None,
     *,
     heads: int,
     gate: str,
+    queries: str = "other",
+    scale: float = 1.0,
     theta: float = 0.0,
     grid: tuple[int, int] | None = None,
     prefix: int = 1,
@@ -81,13 +84,25 @@ def adapter(
     def split(z: Tensor) -> Tensor:
         return torch.stack(z.split(width // heads, dim=-1), dim=1)
 
-    attended = eq4(split(linear("query", y)), split(linear("key", x)), split(linear("value", x)), confidence, gate)
-    z = x + linear("out", torch.cat(attended.unbind(1), dim=-1))
-    mean, variance = z.mean(-1, keepdim=True), z.var(-1, unbiased=False, keepdim=True)
-    z = (z - mean) / (variance + 1e-5).sqrt() * state["norm.weight"] + state["norm.bias"]
+    def layer_norm(name: str, z: Tensor) -> Tensor:
+        mean, variance = z.mean(-1, keepdim=True), z.var(-1, unbiased=False, keepdim=True)
+        return (z - mean) / (variance + 1e-5).sqrt() * state[f"{name}.weight"] + state[f"{name}.bias"]
+
+    if queries == "other":
+        asking, answering, of_asking, of_answering = y, x, confidence, own_confidence
+    else:
+        asking, answering, of_asking, of_answering = x, y, own_confidence, confidence
+    q, k, v = linear("query", asking), linear("key", answering), linear("value", answering)
+    if "query_norm.weight" in state:
+        q, k = layer_norm("query_norm", q), layer_norm("key_norm", k)
+    inner, trust = ("query", of_asking) if gate == "query" else ("key", of_answering if "key" in gate else None)
+    attended = eq4(split(q), split(k), split(v), trust, inner)
+    z = layer_norm("norm", x + linear("out", torch.cat(attended.unbind(1), dim=-1)))
     if grid is not None:
         z = on_tokens(z, state["conv.weight"], theta, grid, prefix)
     delta = linear("up", quick_gelu(z))
-    if confidence is not None and gate == "output":
-        delta = delta * confidence[:, :, None]
-    return delta
+    if confidence is not None and "output" in gate:
+        for i, told in enumerate(confidence):
+            for row in range(delta.shape[1]):
+                delta[i, row] = delta[i, row] * (told[row] if queries == "other" else sum(told) / len(told))
+    return scale * delta

@@ -90,6 +90,9 @@ def test_convolution_on_tokens(prefix: int, grid: tuple[int, int], theta: float)
     close(convolve_tokens(tokens, conv.kernel, grid, prefix), expected)
 
 
+GATES = ("query", "key", "output", "key+output")
+
+
 def grown(**options: object) -> GatedCrossAttention:
     """An adapter in evaluation mode whose parameters are all random, the up-projection too."""
     adapter = GatedCrossAttention(6, dtype=F64, **options).eval()
@@ -98,26 +101,54 @@ def grown(**options: object) -> GatedCrossAttention:
     return adapter
 
 
-@pytest.mark.parametrize("gate", ["query", "key", "output"])
+@pytest.mark.parametrize("gate", GATES)
+@pytest.mark.parametrize("queries", ["other", "own"])
 @pytest.mark.parametrize("conv", [None, "plain", "cdc"])
 @pytest.mark.parametrize("gated", [False, True])
-def test_whole_adapter(gate: str, conv: str | None, gated: bool) -> None:
+@pytest.mark.parametrize("qk_norm", [False, True])
+def test_whole_adapter(gate: str, queries: str, conv: str | None, gated: bool, qk_norm: bool) -> None:
     torch.manual_seed(0)
-    adapter = grown(other_dim=5, width=4, heads=2, gate=gate, conv=conv, theta=0.5, grid=(2, 3), prefix=2)
-    own, other = draw(2, 8, 6), draw(2, 8, 5)
-    confidence = torch.rand(2, 8, dtype=F64) if gated else None
-    expected = oracle.adapter(
-        adapter.state_dict(),
-        own,
-        other,
-        confidence,
-        heads=2,
-        gate=gate,
-        theta=0.5 if conv == "cdc" else 0.0,
-        grid=None if conv is None else (2, 3),
-        prefix=2,
-    )
-    close(adapter(own, other, confidence), expected)
+    shape = {"gate": gate, "queries": queries, "prefix": 2, "theta": 0.5, "scale": 0.7}
+    adapter = grown(other_dim=5, width=4, heads=2, conv=conv, grid=(2, 3), qk_norm=qk_norm, **shape)
+    own, other = draw(2, 8, 6), draw(2, 8 if queries == "other" else 5, 5)
+    trust = {
+        name: torch.rand(2, tokens.shape[1], dtype=F64) if gated and side in adapter.confidence_of else None
+        for name, side, tokens in (("confidence", "other", other), ("own_confidence", "own", own))
+    }
+    shape["theta"] = 0.5 if conv == "cdc" else 0.0
+    grid = None if conv is None else (2, 3)
+    expected = oracle.adapter(adapter.state_dict(), own, other, **trust, heads=2, grid=grid, **shape)
+    close(adapter(own, other, **trust), expected)
+
+
+def test_a_learned_scale_starts_at_one_and_scales() -> None:
+    torch.manual_seed(0)
+    adapter = GatedCrossAttention(6, scale="learned", dtype=F64).eval()
+    assert adapter.scale.item() == 1.0 and "scale" in adapter.state_dict()
+    nn.init.normal_(adapter.up.weight)
+    own, other = draw(2, 4, 6), draw(2, 4, 6)
+    before = adapter(own, other)
+    nn.init.constant_(adapter.scale, -2.0)
+    close(adapter(own, other), -2.0 * before)
+
+
+@pytest.mark.parametrize(("rows", "keys"), [(5, 5), (3, 6)])
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_confidence_that_wants_a_gradient_is_a_channel_with_the_same_result(rows: int, keys: int, width: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = 3 * draw(2, 2, rows, width), draw(2, 2, keys, width), draw(2, 2, keys, width)
+    confidence = torch.rand(2, keys, dtype=F64)
+    expected = oracle.eq4(q, k, v, confidence, "key")
+    close(gated_attention(q, k, v, confidence.requires_grad_(), "key"), expected)
+    confidence.detach()[0, 1] = 0.0
+    close(gated_attention(q, k, v, confidence, "key"), gated_attention(q, k, v, confidence.detach(), "key"))
+    with torch.no_grad():
+        confidence[0, 1] = 0.5
+
+    def attend(*qkvu: torch.Tensor) -> torch.Tensor:
+        return gated_attention(*qkvu, "key")
+
+    assert torch.autograd.gradcheck(attend, (q.requires_grad_(), k.requires_grad_(), v.requires_grad_(), confidence))
 
 
 def test_default_adapter_has_the_published_size() -> None:
@@ -127,7 +158,7 @@ def test_default_adapter_has_the_published_size() -> None:
     assert adapter.query.bias is None and adapter.out.bias is not None and adapter.heads == 8
 
 
-@pytest.mark.parametrize("gate", ["query", "key", "output"])
+@pytest.mark.parametrize("gate", GATES)
 def test_topology_of_equations_1_to_3(gate: str) -> None:
     torch.manual_seed(0)
     names = ("rgb", "depth", "ir")
@@ -137,9 +168,10 @@ def test_topology_of_equations_1_to_3(gate: str) -> None:
 
     def a(source: str, target: str) -> torch.Tensor:
         state = cross.adapters[f"{source}_to_{target}"].state_dict()
-        whose = target if gate == "key" else source
-        return oracle.adapter(state, x[target], x[source], u[whose], heads=4, gate=gate)
+        return oracle.adapter(state, x[target], x[source], u[source], u[target], heads=4, gate=gate)
 
     expected = [a("depth", "rgb") + a("ir", "rgb"), a("rgb", "depth"), a("rgb", "ir")]
     found = cross(torch.cat([x[name] for name in names]), torch.cat([u[name] for name in names]))
     close(found, torch.cat(expected))
+    for name, delta in cross(x, u).items():
+        close(delta, expected[names.index(name)])

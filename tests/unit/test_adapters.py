@@ -100,23 +100,38 @@ def test_gradients_of_a_receiver_reach_only_its_own_adapters() -> None:
 class Says(nn.Module):
     """An adapter whose delta is the confidence that it was handed."""
 
-    def __init__(self, confidence_of: str | None = None) -> None:
+    def __init__(self, confidence_of: tuple[str, ...] | None = None) -> None:
         super().__init__()
         if confidence_of is not None:
             self.confidence_of = confidence_of
 
-    def forward(self, own: Tensor, other: Tensor, confidence: Tensor | None) -> Tensor:
-        assert confidence is not None
-        return confidence[..., None].expand_as(own)
+    def forward(
+        self, own: Tensor, other: Tensor, confidence: Tensor | None, own_confidence: Tensor | None = None
+    ) -> Tensor:
+        total = sum(10**i * u for i, u in enumerate((confidence, own_confidence)) if u is not None)
+        assert isinstance(total, Tensor)
+        return total[..., None].expand_as(own)
 
 
-@pytest.mark.parametrize(("whose", "rgb"), [(None, 2.0), ("other", 2.0), ("own", 1.0)])
-def test_the_confidence_handed_over_is_the_one_the_gate_means(whose: str | None, rgb: float) -> None:
+@pytest.mark.parametrize(("whose", "rgb"), [(None, 2.0), (("other",), 2.0), (("own",), 10.0), (("own", "other"), 12.0)])
+def test_the_confidence_handed_over_is_the_one_the_gate_means(whose: tuple[str, ...] | None, rgb: float) -> None:
     cross = CrossModal(NAMES, [("depth", "rgb")], partial(Says, whose))
     trust = torch.tensor([1.0, 2.0, 3.0])[:, None].expand(3, 4)
     assert (cross(torch.zeros(3, 4, 2), trust)[0] == rgb).all()
-    assert GatedCrossAttention(8, gate="key").confidence_of == "own"
-    assert GatedCrossAttention(8, gate="output").confidence_of == "other"
+
+
+@pytest.mark.parametrize(
+    ("gate", "asked_by_other", "asked_by_own"),
+    [
+        ("query", {"other"}, {"own"}),
+        ("key", {"own"}, {"other"}),
+        ("output", {"other"}, {"other"}),
+        ("key+output", {"own", "other"}, {"other"}),
+    ],
+)
+def test_whose_confidence_a_gate_reads(gate: str, asked_by_other: set[str], asked_by_own: set[str]) -> None:
+    assert set(GatedCrossAttention(8, gate=gate).confidence_of) == asked_by_other
+    assert set(GatedCrossAttention(8, gate=gate, queries="own").confidence_of) == asked_by_own
 
 
 def test_an_explicit_confidence_outranks_the_tap() -> None:
@@ -271,14 +286,16 @@ def test_all_keys_at_zero_does_not_lean_on_the_kernel(monkeypatch: pytest.Monkey
     assert all(gradient.isfinite().all() for gradient in torch.autograd.grad(out.sum(), (q, k, v)))
 
 
-@pytest.mark.parametrize("gate", ["query", "key", "output"])
+@pytest.mark.parametrize("gate", ["query", "key", "key+output"])
 def test_an_adapter_compiles_to_one_graph(gate: str) -> None:
     torch.manual_seed(0)
     adapter = GatedCrossAttention(6, width=4, heads=4, gate=gate, conv="cdc", grid=2, dropout=0.0)
     nn.init.normal_(adapter.up.weight)
     own, other = torch.randn(2, 5, 6), torch.randn(2, 5, 6)
-    trust = torch.tensor([[0.0, 0.5, 1.0, 0.0, 0.2], [0.0] * 5])
-    torch.testing.assert_close(fullgraph(adapter)(own, other, trust), adapter(own, other, trust))
+    u = torch.tensor([[0.0, 0.5, 1.0, 0.0, 0.2], [0.0] * 5])
+    read = adapter.confidence_of
+    trust = {"confidence": u if "other" in read else None, "own_confidence": u if "own" in read else None}
+    torch.testing.assert_close(fullgraph(adapter)(own, other, **trust), adapter(own, other, **trust))
 
 
 class Tiny(nn.Module):

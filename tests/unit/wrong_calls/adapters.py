@@ -14,6 +14,7 @@ from balancekit.adapters import (
     convolve_tokens,
     gated_attention,
     hub,
+    missing,
 )
 from tests.unit.wrong_calls import Case
 
@@ -40,9 +41,17 @@ class Clash(nn.Module):
         self.side = nn.Linear(3, 3, dtype=torch.float64)
 
 
-class Pair(nn.Module):
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x, x
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"out": x}
+
+
+HERE = torch.ones(2, 3, dtype=torch.bool)
+
+
+def told(model: nn.Module, present: Tensor) -> None:
+    with missing(model, present):
+        pass
 
 
 def other_tokens_than_the_tap_saw() -> None:
@@ -102,9 +111,71 @@ CASES = [
     Case("edges-name", lambda: CrossModal(NAMES, [("rgb", "ir")], MAKE), ValueError, ("edges", "'ir'", "'depth'")),
     Case("edges-self", lambda: CrossModal(NAMES, [("rgb", "rgb")], MAKE), ValueError, ("edges", "('rgb', 'rgb')")),
     Case("edges-twice", lambda: CrossModal(NAMES, [("rgb", "depth")] * 2, MAKE), ValueError, ("edges", "once")),
-    Case("make", lambda: CrossModal(NAMES, hub("rgb", NAMES), SHARED), TypeError, ("make", "GatedCrossAttention")),
-    Case("make-shared", lambda: CrossModal(NAMES, hub("rgb", NAMES), lambda: SHARED), ValueError, ("make", "2", "1")),
-    Case("make-type", lambda: CrossModal(NAMES, hub("rgb", NAMES), lambda: 3), TypeError, ("make", "3")),
+    Case("adapters", lambda: CrossModal(NAMES, hub("rgb", NAMES), 3), TypeError, ("adapters", "3")),
+    Case(
+        "adapters-same",
+        lambda: CrossModal(NAMES, hub("rgb", NAMES), lambda: SHARED),
+        ValueError,
+        ("adapters", "2", "1"),
+    ),
+    Case("adapters-type", lambda: CrossModal(NAMES, hub("rgb", NAMES), lambda: 3), TypeError, ("adapters", "3")),
+    Case(
+        "adapters-edges",
+        lambda: CrossModal(NAMES, hub("rgb", NAMES), {("rgb", "depth"): SHARED}),
+        ValueError,
+        ("adapters", "('depth', 'rgb')"),
+    ),
+    Case("tap-names", lambda: CrossModal(NAMES, (), MAKE, confidence={"ir": TAP}), ValueError, ("confidence", "'ir'")),
+    Case("tap-map", lambda: CrossModal(NAMES, (), MAKE, confidence={"rgb": 3}), TypeError, ("confidence", "Tap")),
+    Case("dict-name", lambda: CROSS({"ir": TOKENS}), ValueError, ("tokens", "'ir'", "'depth'")),
+    Case("dict-empty", lambda: CROSS({}), ValueError, ("tokens", "[]")),
+    Case("dict-axes", lambda: CROSS({"rgb": TOKENS[0]}), ValueError, ("tokens['rgb']", "(5, 16)")),
+    Case(
+        "dict-batch",
+        lambda: CROSS({"rgb": TOKENS, "depth": TOKENS[:1]}),
+        ValueError,
+        ("tokens['depth']", "2", "(1, 5, 16)"),
+    ),
+    Case(
+        "dict-trust",
+        lambda: CROSS({"rgb": TOKENS, "depth": TOKENS}, {"rgb": torch.ones(2, 4)}),
+        ValueError,
+        ("confidence['rgb']", "(2, 5)", "(2, 4)"),
+    ),
+    Case(
+        "trust-of-no-tokens",
+        lambda: CROSS({"rgb": TOKENS}, {"depth": torch.ones(2, 5)}),
+        ValueError,
+        ("confidence", "'rgb'", "'depth'"),
+    ),
+    Case(
+        "trust-as-a-batch",
+        lambda: CROSS({"rgb": TOKENS}, torch.ones(4, 5)),
+        ValueError,
+        ("confidence", "mapping", "(4, 5)"),
+    ),
+    Case("present-type", lambda: CROSS(TOKENS, present=torch.ones(2, 1)), TypeError, ("present", "float32")),
+    Case("present-shape", lambda: CROSS(TOKENS, present=HERE), ValueError, ("present", "(2, 1)", "(2, 3)")),
+    Case("missing-model", lambda: told(SIDE, HERE), ValueError, ("model", "CrossModal", "Linear")),
+    Case("missing-type", lambda: told(CROSS, [True]), TypeError, ("present", "[True]")),
+    Case("missing-dtype", lambda: told(CROSS, HERE.float()), TypeError, ("present", "float32")),
+    Case("missing-modalities", lambda: told(CROSS, HERE[:1]), ValueError, ("present", "m = 2", "(1, 3)")),
+    Case("queries", lambda: GatedCrossAttention(16, queries="both"), ValueError, ("queries", "'both'")),
+    Case("scale-word", lambda: GatedCrossAttention(16, scale="free"), TypeError, ("scale", "'free'")),
+    Case(
+        "unread",
+        lambda: WIDE(TOKENS, torch.zeros(2, 5, 4), own_confidence=torch.ones(2, 5)),
+        ValueError,
+        ("own_confidence", "None", "'query'"),
+    ),
+    Case("input-of", lambda: Parallel(nn.Linear(3, 3), SIDE, input_of="x"), TypeError, ("input_of", "'x'")),
+    Case("input-of-base", lambda: Parallel(SIDE, nn.Linear(3, 3), input_of=SIDE), ValueError, ("input_of", "another")),
+    Case(
+        "input-never",
+        lambda: Parallel(nn.Linear(3, 3), SIDE, input_of=nn.Linear(3, 3))(torch.zeros(2, 3)),
+        RuntimeError,
+        ("input_of", "before the base"),
+    ),
     Case("tap-type", lambda: CrossModal(NAMES, (), MAKE, confidence=SIDE), TypeError, ("confidence", "Tap", "Linear")),
     Case("into", lambda: CROSS.into("ir"), ValueError, ("modality", "'ir'")),
     Case("batch", lambda: CROSS(torch.zeros(3, 5, 16)), ValueError, ("tokens", "m = 2", "(3, 5, 16)")),
@@ -118,7 +189,7 @@ CASES = [
     Case("scale", lambda: Parallel(nn.Identity(), SIDE, scale="2"), TypeError, ("scale", "'2'")),
     Case("side-clash", lambda: Parallel(Clash(), SIDE), ValueError, ("base", "side"), (SIDE,)),
     Case("side-twice", lambda: Parallel(Parallel(SIDE, nn.Linear(3, 3)), SIDE), ValueError, ("base", "side"), (SIDE,)),
-    Case("base-tuple", lambda: Parallel(Pair(), SIDE)(torch.zeros(2, 3)), TypeError, ("base", "one tensor")),
+    Case("base-dict", lambda: Parallel(Named(), SIDE)(torch.zeros(2, 3)), TypeError, ("base", "a tensor", "{")),
     Case(
         "side-shape",
         lambda: Parallel(nn.Identity(), nn.Linear(3, 1))(torch.zeros(2, 3)),

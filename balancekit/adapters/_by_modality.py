@@ -1,0 +1,65 @@
+"""What comes in, by modality: tokens and confidences as one batch "(m b) ..." or as a dict, and who is present."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from balancekit._checks import expect, expect_floating, expect_shape
+
+Names = tuple[str, ...]
+
+
+def tokens_by_modality(tokens: Tensor | Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
+    """Tokens "b n d" of each modality, in the order of `names`."""
+    if not isinstance(tokens, Mapping):
+        m = len(names)
+        expect_floating("tokens", tokens, "'(m b) n d'", ndim=3)
+        expect(tokens.shape[0] % m == 0, "tokens", f"a batch '(m b)' divisible by m = {m}", tokens)
+        return _split(tokens, names)
+    known = len(tokens) > 0 and set(tokens) <= set(names)
+    expect(known, "tokens", f"some of the modalities {names}", list(tokens))
+    rows = {name: tokens[name] for name in names if name in tokens}
+    for name, x in rows.items():
+        expect_floating(f"tokens[{name!r}]", x, "'b n d'", ndim=3)
+        first = next(iter(rows.values())).shape[0]
+        expect(x.shape[0] == first, f"tokens[{name!r}]", f"a batch of {first} as the first modality has", x)
+    return rows
+
+
+def confidence_by_modality(
+    confidence: Tensor | Mapping[str, Tensor], names: Names, rows: dict[str, Tensor], argument: str
+) -> dict[str, Tensor]:
+    """Confidences "b n" of the tokens in `rows`, of those modalities that have one."""
+    if not isinstance(confidence, Mapping):
+        expect_floating(argument, confidence, "'(m b) n'", ndim=2)
+        b, n = next(iter(rows.values())).shape[:2]
+        alike = len(rows) == len(names) and all(x.shape[1] == n for x in rows.values())
+        expect(alike, argument, "a mapping, where modalities differ in tokens or are left out", confidence)
+        expect_shape(argument, confidence, (len(names) * b, n))
+        return _split(confidence, names)
+    expect(set(confidence) <= set(rows), argument, f"some of the modalities {tuple(rows)}", list(confidence))
+    for name, u in confidence.items():
+        expect_floating(f"{argument}[{name!r}]", u, "'b n'", ndim=2)
+        expect_shape(f"{argument}[{name!r}]", u, tuple(rows[name].shape[:2]))
+    return dict(confidence)
+
+
+def present_by_modality(present: Tensor | None, names: Names, rows: dict[str, Tensor]) -> dict[str, Tensor]:
+    """For each modality in `rows` which samples have it, "b"; nothing if all have all."""
+    if present is None:
+        return {}
+    expect(isinstance(present, Tensor), "present", "a boolean tensor 'm b'", present, error=TypeError)
+    expect(present.dtype == torch.bool, "present", "a boolean tensor 'm b'", present, error=TypeError)
+    expect_shape("present", present, (len(names), next(iter(rows.values())).shape[0]))
+    return {name: row for name, row in zip(names, present.unbind(), strict=True) if name in rows}
+
+
+def filled(x: Tensor, here: Tensor | None) -> Tensor:
+    """Zeros in place of the samples that are not here, whatever they hold."""
+    return x if here is None else x.masked_fill(~here.view(-1, *[1] * (x.ndim - 1)), 0)
+
+
+def _split(batch: Tensor, names: Names) -> dict[str, Tensor]:
+    m = len(names)
+    return dict(zip(names, batch.unflatten(0, (m, batch.shape[0] // m)).unbind(), strict=True))
