@@ -144,12 +144,12 @@ class GatedCrossAttention(nn.Module):
         """Return the delta of the own tokens.
 
         `confidence` is that of the other's tokens, `own_confidence` that of the own. One that the gate does not read is
-        an error; without the one that it reads, nothing is gated there. A token at confidence 0 is not even looked at,
-        so that a NaN or an infinity in it cannot leak.
+        an error; without the one that it reads, nothing is gated there. A token at confidence 0 counts as zeros in the
+        bottleneck, so that a NaN or an infinity in it cannot reach the delta; in the gradient of the weights it shows.
         """
         self._check(own, other, confidence, own_confidence)
         x = quick_gelu(self.down_own(own))
-        y = quick_gelu(self.down_other(_without(other, confidence)))
+        y = _without(quick_gelu(self.down_other(other)), confidence)
         heard = _without(x, own_confidence)
         asking, answering = (y, heard) if self.queries == "other" else (heard, y)
         z = self.norm(x + self.out(self._attend(asking, answering, confidence, own_confidence)))
