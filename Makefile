@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo digits test check bench bench-uncertainty build wheel-test clean
+.PHONY: help demo digits finetune test test-foreign check bench bench-uncertainty bench-adapters build wheel-test clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,9 +36,21 @@ demo: $(VENV)/.examples  ## the worked example, face anti-spoofing on generated 
 digits: $(VENV)/.digits  ## real data: handwritten digits in three views, with and without ReGrad
 	$(BIN)/python examples/digits.py
 
+finetune: $(VENV)/.test  ## three sensors through one frozen ViT of transformers: what trains, and a file of adapters
+	$(BIN)/python examples/finetune_vit.py $(FINETUNE)
+
 test: $(VENV)/.test  ## the whole suite
 	$(BIN)/python -m pytest -W error
 	$(BIN)/python -m pytest -W error --jaxtyping-packages=balancekit,beartype.beartype -m 'not compiles' --ignore tests/oracles/test_engine.py tests/laws tests/oracles
+
+$(VENV)-foreign/.ready: constraints-foreign.txt
+	$(PYTHON) -m venv $(VENV)-foreign
+	$(VENV)-foreign/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-foreign.txt \
+		torch torchvision timm transformers safetensors einops numpy pytest
+	@touch $@
+
+test-foreign: $(VENV)-foreign/.ready  ## the adapters in backbones of torchvision, timm, transformers and torch
+	PYTHONPATH=. $(VENV)-foreign/bin/python -m pytest -W error tests/foreign
 
 check: $(VENV)/.lint  ## style, types, the layering of imports, a clean import
 	$(BIN)/ruff check
@@ -57,6 +69,9 @@ $(VENV)/.peers: $(VENV)/.test
 bench-uncertainty: $(VENV)/.peers  ## what uncertainty costs, and whether it is true: tables in runs/
 	$(KEEP_MEMORY) $(BIN)/python benchmarks/uncertainty.py $(BENCH)
 
+bench-adapters: $(VENV)/.test  ## what adapters cost, beside the released form and a bare ViT-B: tables in runs/
+	$(KEEP_MEMORY) $(BIN)/python benchmarks/adapters.py $(BENCH)
+
 build: $(BIN)/python  ## the wheel and the source distribution, in dist/
 	$(PIP) build && rm -rf dist && $(BIN)/python -m build --outdir dist
 
@@ -66,4 +81,4 @@ wheel-test: build  ## the wheel alone, with torch, einops and numpy: what it hol
 	cd $(VENV)-bare && bin/python ../tests/bare_wheel.py ../dist/*.whl
 
 clean:  ## remove everything that make created
-	rm -rf $(VENV) $(VENV)-bare dist build runs .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bare $(VENV)-foreign dist build runs .pytest_cache .hypothesis .ruff_cache .import_linter_cache

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from balancekit._checks import expect, expect_count, expect_floating, expect_number, expect_shape
 from balancekit._typing import Bool, Float
-from balancekit.adapters._bottleneck import down_projection, quick_gelu, up_projection
+from balancekit.adapters._bottleneck import UpProjection, down_projection, quick_gelu
 from balancekit.adapters._missing import Modal
 from balancekit.adapters._tokens import as_grid, convolve_tokens
 
@@ -100,7 +100,7 @@ class AMA(Modal):
         self.conv = nn.Conv2d(m * width, width, 3, padding="same", bias=False, **to)
         self.gate = ModalityGate(m, width, **to)
         self.dropout = nn.Dropout(dropout)
-        self.up = up_projection(width, dim, **to)
+        self.up = UpProjection(width, dim, **to)
 
     def forward(self, tokens: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Return the delta of the tokens."""

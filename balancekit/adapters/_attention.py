@@ -12,12 +12,11 @@ With ``queries="own"`` x and y change places in the attention: the ordinary cros
 from typing import Literal
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from balancekit._checks import expect, expect_choice, expect_count, expect_floating, expect_number, expect_shape
 from balancekit._typing import Float
-from balancekit.adapters._bottleneck import down_projection, quick_gelu, up_projection
+from balancekit.adapters._bottleneck import UpProjection, down_projection, quick_gelu
 from balancekit.adapters._cdc import CentralDifferenceConv2d
 from balancekit.adapters._gate import gated_attention
 from balancekit.adapters._tokens import as_grid, convolve_tokens, expect_grid
@@ -119,7 +118,7 @@ class GatedCrossAttention(nn.Module):
         theta = theta if conv == "cdc" else 0.0
         self.conv = None if conv is None else CentralDifferenceConv2d(width, width, theta=theta, bias=False, **to)
         self.dropout = nn.Dropout(dropout)
-        self.up = up_projection(width, dim, **to)
+        self.up = UpProjection(width, dim, **to)
         self.scale = nn.Parameter(torch.ones((), **to)) if scale == "learned" else scale
 
     @property
@@ -144,28 +143,33 @@ class GatedCrossAttention(nn.Module):
         """Return the delta of the own tokens.
 
         `confidence` is that of the other's tokens, `own_confidence` that of the own. One that the gate does not read is
-        an error; without the one that it reads, nothing is gated there. A token at confidence 0 counts as zeros in the
-        bottleneck, so that a NaN or an infinity in it cannot reach the delta; in the gradient of the weights it shows.
+        an error; without the one that it reads, nothing is gated there. A token at confidence 0 is not even looked at,
+        so that a NaN or an infinity in it cannot leak.
         """
         self._check(own, other, confidence, own_confidence)
         x = quick_gelu(self.down_own(own))
-        y = _without(quick_gelu(self.down_other(other)), confidence)
+        y = quick_gelu(self.down_other(_without(other, confidence)))
         heard = _without(x, own_confidence)
         asking, answering = (y, heard) if self.queries == "other" else (heard, y)
         z = self.norm(x + self.out(self._attend(asking, answering, confidence, own_confidence)))
         if self.conv is not None and self.grid is not None:
             z = convolve_tokens(z, self.conv.kernel, self.grid, self.prefix)
-        delta = self.up(self.dropout(quick_gelu(z)))
+        return self.up(self.dropout(quick_gelu(z)), self._rows(own, confidence))
+
+    def _rows(self, own: Tensor, confidence: Tensor | None) -> Tensor | None:
+        """What multiplies each row of the delta."""
+        rows = None
         if "output" in self.gate and confidence is not None:
-            rows = confidence if self.queries == "other" else confidence.mean(-1, keepdim=True)
-            delta = delta * rows[..., None].to(delta.dtype)
-        return delta * self.scale if isinstance(self.scale, Tensor) or self.scale != 1 else delta
+            rows = confidence if self.queries == "other" else confidence.mean(-1, keepdim=True).expand(own.shape[:2])
+        if isinstance(self.scale, Tensor) or self.scale != 1:
+            rows = self.scale * (own.new_ones(own.shape[:2]) if rows is None else rows)
+        return rows
 
     def _attend(
         self, asking: Tensor, answering: Tensor, confidence: Tensor | None, own_confidence: Tensor | None
     ) -> Tensor:
         tokens = self.query_norm(self.query(asking)), self.key_norm(self.key(answering)), self.value(answering)
-        q, k, v = (rearrange(z, "b n (h d) -> b h n d", h=self.heads) for z in tokens)
+        q, k, v = (z.unflatten(-1, (self.heads, -1)).transpose(1, 2) for z in tokens)
         of_asking, of_answering = confidence, own_confidence
         if self.queries == "own":
             of_asking, of_answering = of_answering, of_asking
@@ -173,7 +177,7 @@ class GatedCrossAttention(nn.Module):
             attended = gated_attention(q, k, v, of_asking, "query")
         else:
             attended = gated_attention(q, k, v, None if self.gate == "output" else of_answering, "key")
-        return rearrange(attended, "b h n d -> b n (h d)")
+        return attended.transpose(1, 2).flatten(2)
 
     def _check(self, own: Tensor, other: Tensor, confidence: Tensor | None, own_confidence: Tensor | None) -> None:
         expect_floating("own", own, "'b n d'", ndim=3)
@@ -194,4 +198,4 @@ class GatedCrossAttention(nn.Module):
 
 def _without(tokens: Tensor, confidence: Tensor | None) -> Tensor:
     """The tokens with zeros in place of those at confidence 0."""
-    return tokens if confidence is None else tokens.masked_fill((confidence == 0)[..., None], 0)
+    return tokens if confidence is None else torch.where((confidence == 0)[..., None], 0.0, tokens)

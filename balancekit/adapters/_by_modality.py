@@ -15,6 +15,8 @@ def tokens_by_modality(tokens: Tensor | Mapping[str, Tensor], names: Names) -> d
     if not isinstance(tokens, Mapping):
         m = len(names)
         expect_floating("tokens", tokens, "'(m b) n d'", ndim=3)
+        dense = "a dense tensor: make torch.nn.TransformerEncoder with enable_nested_tensor=False"
+        expect(not tokens.is_nested, "tokens", dense, "a nested one")
         expect(tokens.shape[0] % m == 0, "tokens", f"a batch '(m b)' divisible by m = {m}", tokens)
         return _split(tokens, names)
     known = len(tokens) > 0 and set(tokens) <= set(names)
@@ -57,7 +59,7 @@ def present_by_modality(present: Tensor | None, names: Names, rows: dict[str, Te
 
 def filled(x: Tensor, here: Tensor | None) -> Tensor:
     """Zeros in place of the samples that are not here, whatever they hold."""
-    return x if here is None else x.masked_fill(~here.view(-1, *[1] * (x.ndim - 1)), 0)
+    return x if here is None else torch.where(here.view(-1, *[1] * (x.ndim - 1)), x, 0.0)
 
 
 def _split(batch: Tensor, names: Names) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from balancekit._checks import expect, expect_count, expect_floating, expect_number
 from balancekit._typing import Float
-from balancekit.adapters._bottleneck import down_projection, quick_gelu, up_projection
+from balancekit.adapters._bottleneck import UpProjection, down_projection, quick_gelu
 from balancekit.adapters._tokens import as_grid, convolve_tokens, expect_grid
 
 
@@ -70,7 +70,7 @@ class ConvAdapter(nn.Module):
         self.down = down_projection(dim, width, **to)
         self.conv = nn.Conv2d(width, width, 3, padding="same", bias=False, **to)
         self.dropout = nn.Dropout(dropout)
-        self.up = up_projection(width, dim, **to)
+        self.up = UpProjection(width, dim, **to)
 
     @property
     def kernel(self) -> Float[Tensor, "o i 3 3"]:

@@ -5,6 +5,7 @@ MMDG (arXiv 2402.19298), Eq. 1-3: the adapters' delta joins the output of a bloc
 
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -59,6 +60,7 @@ class Parallel(Transparent):
         # torch.nn.TransformerEncoderLayer, in evaluation, reads its children's weights instead of calling them, unless
         # one of them has a hook: the side would be left out
         self.register_forward_pre_hook(_called)
+        self._reads_elsewhere = input_of is not None
         self._read: Tensor | None = None
         self._handle: RemovableHandle | None = None
         if input_of is not None:
@@ -74,9 +76,9 @@ class Parallel(Transparent):
         first: Any = out[0] if isinstance(out, tuple) and out else out
         expected = "a module that returns a tensor, or a tuple that begins with one"
         expect(isinstance(first, Tensor), "base", expected, out, error=TypeError)
-        delta = self.side(x if self._handle is None else self._take_input())
+        delta = self.side(self._take_input() if self._reads_elsewhere else x)
         expect(delta.shape == first.shape, "side", f"an output of the base's shape {tuple(first.shape)}", delta)
-        joined = first + self.scale * delta
+        joined = torch.add(first, delta, alpha=self.scale)
         return (joined, *out[1:]) if isinstance(out, tuple) else joined
 
     def _keep_input(self, module: nn.Module, args: tuple[Any, ...]) -> None:

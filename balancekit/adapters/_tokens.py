@@ -8,7 +8,6 @@ linear layer with that tap (as in the released body of MMDG, arXiv 2402.19298):
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from balancekit._checks import expect, expect_count
@@ -50,6 +49,6 @@ def convolve_tokens(
     """
     expect_grid("tokens", tokens, grid, prefix)
     centre = kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2]
-    patches = rearrange(tokens[:, prefix:], "b (h w) i -> b i h w", h=grid[0])
-    patches = rearrange(F.conv2d(patches, kernel, padding="same"), "b o h w -> b (h w) o")
+    patches = tokens[:, prefix:].mT.unflatten(2, grid)
+    patches = F.conv2d(patches, kernel, padding="same").flatten(2).mT
     return torch.cat([F.linear(tokens[:, :prefix], centre), patches], dim=1)

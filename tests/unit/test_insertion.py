@@ -2,12 +2,14 @@
 
 import copy
 import pickle
+import warnings
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from balancekit.adapters import Parallel, Tap, remove
+from balancekit.adapters import CrossModal, GatedCrossAttention, Parallel, Tap, remove, ring
 
 
 def layer(**options: object) -> nn.TransformerEncoderLayer:
@@ -68,8 +70,31 @@ def test_torchs_fused_inference_does_not_pass_the_side_by(place: str) -> None:
     assert not torch.allclose(inference, bare, atol=1e-2)
 
 
+@pytest.mark.compiles
+def test_a_side_that_reads_elsewhere_compiles_to_one_graph() -> None:
+    block = layer()
+    beside_mlp(block)
+    x = torch.randn(2, 5, 8)
+    compiled = torch.compile(block, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), block(x))
+    assert torch.equal(compiled(-x), block(-x))
+
+
 def twins(model: nn.Module) -> list[nn.Module]:
     return [copy.deepcopy(model), pickle.loads(pickle.dumps(model))]
+
+
+def test_nested_tokens_are_refused_with_a_remedy() -> None:
+    block = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    encoder = nn.TransformerEncoder(block, 1).eval()
+    cross = CrossModal(("a", "b"), ring(("a", "b")), partial(GatedCrossAttention, 8))
+    encoder.layers[0].linear2 = Parallel(encoder.layers[0].linear2, cross, input_of=encoder.layers[0].linear1)
+    hidden = torch.zeros(4, 5, dtype=torch.bool)
+    hidden[1, 3:] = True
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that its nested tensors are a prototype
+        with pytest.raises(ValueError, match="enable_nested_tensor=False"):
+            encoder(torch.randn(4, 5, 8), src_key_padding_mask=hidden)
 
 
 def test_copies_read_their_own_input() -> None:
