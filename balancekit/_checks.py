@@ -17,7 +17,12 @@ def describe(value: object) -> str:
     if isinstance(value, Tensor):
         dtype = str(value.dtype).removeprefix("torch.")
         return f"a {dtype} tensor of shape {tuple(value.shape)}"
-    if value is None or isinstance(value, bool | int | float | str | tuple | list | set | dict):
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{describe(key)}: {describe(each)}" for key, each in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        inside = ", ".join(map(describe, value))
+        return f"[{inside}]" if isinstance(value, list) else f"({inside},)" if len(value) == 1 else f"({inside})"
+    if value is None or isinstance(value, bool | int | float | str | set):
         return repr(value)
     return f"an object of type {type(value).__name__}"
 

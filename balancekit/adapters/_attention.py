@@ -14,7 +14,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from balancekit._checks import expect, expect_choice, expect_count, expect_floating, expect_number, expect_shape
+from balancekit._checks import (
+    expect,
+    expect_choice,
+    expect_count,
+    expect_floating,
+    expect_number,
+    expect_shape,
+    is_real,
+)
 from balancekit._typing import Float
 from balancekit.adapters._bottleneck import UpProjection, down_projection, quick_gelu
 from balancekit.adapters._cdc import CentralDifferenceConv2d
@@ -32,7 +40,8 @@ class GatedCrossAttention(nn.Module):
         dim: width d of the own tokens.
         other_dim: width e of the other modality's tokens; `dim` by default.
         width: bottleneck (8: MMDG's released code).
-        heads: attention heads; must divide `width` (8: released code, hence one channel a head).
+        heads: attention heads; must divide `width`, so a smaller width needs fewer (8: released code, hence one channel
+            a head).
         queries: who asks. "other" (MMDG): row i asks with the other's token i and is added to the own token i, so both
             sides need equally many tokens. "own": the own tokens ask and the other's answer, however many there are.
         gate: where a confidence acts.
@@ -99,8 +108,7 @@ class GatedCrossAttention(nn.Module):
         expect_number("theta", theta, low=0.0, high=1.0)
         expect_count("prefix", prefix, low=0)
         expect_number("dropout", dropout, low=0.0, high=1.0)
-        if scale != "learned":
-            expect_number("scale", scale)
+        expect(scale == "learned" or is_real(scale), "scale", "a number or 'learned'", scale, error=TypeError)
         self.dim, self.other_dim, self.heads, self.prefix = dim, other_dim, heads, prefix
         self.queries: Side = queries
         self.gate: Gate = gate

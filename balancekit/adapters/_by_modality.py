@@ -1,6 +1,6 @@
 """What comes in, by modality: tokens and confidences as one batch "(m b) ..." or as a dict, and who is present."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -8,6 +8,17 @@ from torch import Tensor
 from balancekit._checks import expect, expect_floating, expect_shape
 
 Names = tuple[str, ...]
+
+
+def modality_names(modalities: Sequence[str]) -> tuple[str, ...]:
+    """Check names of modalities: several different strings, without dots, since modules are named after them."""
+    several = isinstance(modalities, Sequence) and not isinstance(modalities, str)
+    of_names = several and all(isinstance(name, str) for name in modalities)
+    expect(of_names, "modalities", "a sequence of names", modalities, error=TypeError)
+    names = tuple(modalities)
+    fit = names and all(name and "." not in name for name in names) and len(set(names)) == len(names)
+    expect(bool(fit), "modalities", "different, non-empty names without a dot", names)
+    return names
 
 
 def tokens_by_modality(tokens: Tensor | Mapping[str, Tensor], names: Names) -> dict[str, Tensor]:
@@ -51,10 +62,17 @@ def present_by_modality(present: Tensor | None, names: Names, rows: dict[str, Te
     """For each modality in `rows` which samples have it, "b"; nothing if all have all."""
     if present is None:
         return {}
-    expect(isinstance(present, Tensor), "present", "a boolean tensor 'm b'", present, error=TypeError)
-    expect(present.dtype == torch.bool, "present", "a boolean tensor 'm b'", present, error=TypeError)
+    expect_present(present, len(names))
     expect_shape("present", present, (len(names), next(iter(rows.values())).shape[0]))
     return {name: row for name, row in zip(names, present.unbind(), strict=True) if name in rows}
+
+
+def expect_present(present: object, m: int) -> None:
+    """Require a boolean tensor "m b"."""
+    expected = f"a boolean tensor 'm b' with m = {m}"
+    expect(isinstance(present, Tensor) and present.dtype == torch.bool, "present", expected, present, error=TypeError)
+    assert isinstance(present, Tensor)
+    expect(present.ndim == 2 and present.shape[0] == m, "present", expected, present)
 
 
 def filled(x: Tensor, here: Tensor | None) -> Tensor:

@@ -7,22 +7,11 @@ is missing neither listens nor is listened to: its deltas are exactly 0, and so 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from balancekit._checks import expect
 from balancekit._typing import Bool
-
-
-def modality_names(modalities: Sequence[str]) -> tuple[str, ...]:
-    """Check names of modalities: several different strings, without dots, since modules are named after them."""
-    several = isinstance(modalities, Sequence) and not isinstance(modalities, str)
-    of_names = several and all(isinstance(name, str) for name in modalities)
-    expect(of_names, "modalities", "a sequence of names", modalities, error=TypeError)
-    names = tuple(modalities)
-    fit = names and all(name and "." not in name for name in names) and len(set(names)) == len(names)
-    expect(bool(fit), "modalities", "different, non-empty names without a dot", names)
-    return names
+from balancekit.adapters._by_modality import expect_present, modality_names
 
 
 class Modal(nn.Module):
@@ -43,10 +32,13 @@ def missing(model: nn.Module, present: Bool[Tensor, "m b"]) -> Iterator[None]:
         model: the model that is called within the block.
         present: True where the sample has the modality, in the order of the adapters' `modalities`.
 
+    With gradient checkpointing keep ``backward()`` within the block: what is recomputed asks again who is missing.
+
     Raises:
         ValueError: if nothing in `model` could listen, or not to so many modalities.
 
     Example:
+        >>> import torch
         >>> from balancekit.adapters import CrossModal, GatedCrossAttention, ring
         >>> cross = CrossModal(("rgb", "depth"), ring(("rgb", "depth")), lambda: GatedCrossAttention(8))
         >>> for adapter in cross.into("rgb"):
@@ -56,13 +48,11 @@ def missing(model: nn.Module, present: Bool[Tensor, "m b"]) -> Iterator[None]:
         ...     (cross(tokens) != 0).flatten(1).any(1)  # rgb of both samples, then depth
         tensor([ True, False, False, False])
     """
+    expect(isinstance(model, nn.Module), "model", "a torch.nn.Module", model, error=TypeError)
     listeners = [module for module in model.modules() if isinstance(module, Modal)]
     expect(bool(listeners), "model", "a CrossModal or an AMA inside", model)
-    expect(isinstance(present, Tensor), "present", "a boolean tensor 'm b'", present, error=TypeError)
-    expect(present.dtype == torch.bool, "present", "a boolean tensor 'm b'", present, error=TypeError)
     for listener in listeners:
-        fit = present.ndim == 2 and present.shape[0] == len(listener.modalities)
-        expect(fit, "present", f"a tensor 'm b' with m = {len(listener.modalities)}", present)
+        expect_present(present, len(listener.modalities))
     before = [listener._present for listener in listeners]
     for listener in listeners:
         listener._present = present

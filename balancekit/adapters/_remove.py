@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from balancekit.adapters._tap import Tap
+from balancekit._checks import expect
 from balancekit.adapters._transparent import Transparent
 
 
@@ -23,15 +23,16 @@ def remove(model: nn.Module) -> nn.Module:
         >>> remove(model)[0] is first
         True
     """
+    expect(isinstance(model, nn.Module), "model", "a torch.nn.Module", model, error=TypeError)
     model = _bare(model)
     for module in list(model.modules()):
         for name, child in module._modules.items():
             if child is not None:
                 module._modules[name] = _bare(child)
-        for hook in list(module._forward_hooks.values()):
-            listener = getattr(hook, "__self__", None)
-            if isinstance(listener, Tap):
-                listener.remove()
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            owner = getattr(hook, "__self__", None)
+            if isinstance(owner, Transparent):  # one beside the module, or that somebody took out by hand
+                owner._unwrapped()
     return model
 
 

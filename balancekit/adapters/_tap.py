@@ -19,8 +19,10 @@ class Tap(Transparent):
 
     The tap listens from the moment it is made, so ``tap = Tap(block.attn, fn)`` is enough. It may also take the
     module's place (``block.attn = Tap(block.attn, fn)``): it then runs the module, under the same state-dict keys.
-    Make it before ``torch.compile``: hooks of later date are ignored. It listens as long as the module lives, or until
-    :meth:`remove`. Copies and pickles leave the value behind.
+    Make it before ``torch.compile``, which ignores later hooks. It listens as long as the module lives, or until
+    :meth:`remove`. Its value is that of the last run, whichever batch that was: what reads it must run in the same
+    pass, and in the same stretch under gradient checkpointing. Copies and pickles leave the value behind; a copy of the
+    whole model has a Tap of its own.
 
     Args:
         module: the module to listen to.
@@ -43,10 +45,10 @@ class Tap(Transparent):
         super().__init__()
         expect(isinstance(module, nn.Module), "module", "a torch.nn.Module", module, error=TypeError)
         expect(callable(fn), "fn", "a function of the module's output", fn, error=TypeError)
-        self.module, self.fn = module, fn
+        self.fn = fn
         self._value: Tensor | None = None
-        self._keep_keys()
         self._handle = module.register_forward_hook(self._listen)
+        self._wrap(module)
 
     @property
     def value(self) -> Tensor:
@@ -55,18 +57,14 @@ class Tap(Transparent):
         Raises:
             RuntimeError: if the module has not run since the tap was made, copied or loaded.
         """
-        remedy = "a tapped module that has run: call it first, and make the Tap before compiling"
+        remedy = "a tapped module that has run: make the Tap before compiling, and copy the model as a whole"
         expect(self._value is not None, "Tap.value", remedy, None, error=RuntimeError)
         assert self._value is not None
         return self._value
 
     def remove(self) -> None:
         """Stop listening. A tap that took the module's place still runs it; :func:`remove` puts the module back."""
-        self._handle.remove()
-
-    def _unwrapped(self) -> nn.Module:
-        self.remove()
-        return self.module
+        self._unwrapped()
 
     def _listen(self, module: nn.Module, args: Any, output: Any) -> None:
         with torch.no_grad():

@@ -32,14 +32,14 @@ def expect_grid(argument: str, tokens: Tensor, grid: Grid, prefix: int) -> None:
 
 
 def convolve_tokens(
-    tokens: Float[Tensor, "b n i"], kernel: Float[Tensor, "o i kh kw"], grid: Grid, prefix: int = 1
+    tokens: Float[Tensor, "b n i"], kernel: Float[Tensor, "o i kh kw"], grid: int | Grid, prefix: int = 1
 ) -> Float[Tensor, "b n o"]:
     """Convolve tokens over the grid of their patches, with zero padding and stride 1.
 
     Args:
         tokens: first the `prefix` tokens, then the patches row by row.
         kernel: odd sides. A central difference is folded in beforehand (:func:`central_difference`).
-        grid: height and width in patches.
+        grid: side, or (height, width), of the grid of patches.
         prefix: how many tokens stand before the patches; each is a map of one pixel.
 
     Example:
@@ -47,6 +47,7 @@ def convolve_tokens(
         >>> convolve_tokens(torch.ones(1, 5, 1), kernel, grid=(2, 2), prefix=1).flatten()
         tensor([1., 4., 4., 4., 4.])
     """
+    grid = as_grid(grid)
     expect_grid("tokens", tokens, grid, prefix)
     centre = kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2]
     patches = tokens[:, prefix:].mT.unflatten(2, grid)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from balancekit._checks import expect, expect_choice
-from balancekit.adapters._missing import modality_names
+from balancekit.adapters._by_modality import modality_names
 
 Edge = tuple[str, str]
 
@@ -44,9 +44,10 @@ def complete(modalities: Sequence[str]) -> tuple[Edge, ...]:
 
 def as_edges(edges: Iterable[Edge], names: tuple[str, ...]) -> tuple[Edge, ...]:
     """Check edges between the modalities `names`."""
+    expect(isinstance(edges, Iterable), "edges", "pairs (source, target)", edges, error=TypeError)
     edges = tuple(edges)
     for edge in edges:
-        fit = isinstance(edge, tuple) and len(edge) == 2 and set(edge) <= set(names) and edge[0] != edge[1]
+        fit = isinstance(edge, tuple) and len(edge) == 2 and all(name in names for name in edge) and edge[0] != edge[1]
         expect(fit, "edges", f"pairs (source, target) of two different names among {names}", edge)
     keys = {edge_name(edge) for edge in edges}
     expect(len(keys) == len(edges), "edges", "each edge once, and names that 'source_to_target' tells apart", edges)

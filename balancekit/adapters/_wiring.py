@@ -132,6 +132,8 @@ def _along(
 ) -> tuple[nn.ModuleDict, dict[Edge, str]]:
     """Each adapter once, under the name of its first edge, and the name of each edge's adapter."""
     if isinstance(adapters, nn.Module):
+        several = isinstance(adapters, nn.ModuleDict | nn.ModuleList)
+        expect(not several, "adapters", "one module, a function, or a mapping from edges to modules", adapters)
         return nn.ModuleDict({"shared": adapters}), dict.fromkeys(edges, "shared")
     if isinstance(adapters, Mapping):
         expect(set(adapters) == set(edges), "adapters", f"one for each of the edges {edges}", list(adapters))

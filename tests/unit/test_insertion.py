@@ -4,6 +4,7 @@ import copy
 import pickle
 import warnings
 from functools import partial
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -28,6 +29,82 @@ def test_beside_a_module_that_returns_a_tuple() -> None:
     x = torch.randn(2, 3)
     out, weights = Parallel(Attention(), nn.Identity())(x)
     assert torch.equal(out, 3 * x) and weights == "weights"
+
+
+class Both(NamedTuple):
+    out: Tensor
+    weight: float
+
+
+class Named(nn.Module):
+    def forward(self, x: Tensor) -> Both:
+        return Both(x, 0.5)
+
+
+def test_beside_a_module_that_returns_a_named_tuple() -> None:
+    x = torch.ones(2, 3)
+    found = Parallel(Named(), nn.Identity())(x)
+    assert isinstance(found, Both) and found.weight == 0.5 and (found.out == 2).all()
+
+
+class ByKeyword(nn.Module):
+    """Calls its parts by keyword, as the blocks of transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(input=self.a(input=x))
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_beside_a_module_that_is_called_by_keyword(elsewhere: bool) -> None:
+    model, side, x = ByKeyword(), nn.Linear(3, 3), torch.randn(2, 3)
+    y = model.a(x)
+    expected = model.b(y) + side(x if elsewhere else y)
+    model.b = Parallel(model.b, side, input_of=model.a if elsewhere else None)
+    torch.testing.assert_close(model(x), expected)
+
+
+class MLP(nn.Module):
+    """With a flag, as the attention of timm has one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.flag = nn.Linear(3, 3), nn.Linear(3, 3), True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.fc1(x)) if self.flag else x
+
+
+def test_what_is_set_on_a_wrapper_is_set_in_the_module() -> None:
+    inner, x = MLP(), torch.randn(2, 3)
+    keys = set(inner.state_dict())
+    wrapper = Tap(Parallel(inner, nn.Identity()), torch.mean)
+    wrapper.fc1 = Parallel(wrapper.fc1, deep := nn.Linear(3, 3))  # into what is wrapped already
+    assert isinstance(inner.fc1, Parallel)
+    torch.testing.assert_close(wrapper(x), inner.fc2(inner.fc1.base(x) + deep(x)) + x)
+    assert set(wrapper.state_dict()) == keys | {"fc1.side.weight", "fc1.side.bias"}
+    wrapper.flag = False
+    assert inner.flag is False and torch.equal(wrapper(x), 2 * x)
+    wrapper.fc2.weight = nn.Parameter(torch.zeros(3, 3))
+    assert (inner.fc2.weight == 0).all()
+    wrapper.module.scale = 0.5  # what a wrapper has itself stays its own
+    wrapper._private, wrapper.new = 1, 2
+    assert wrapper.module.scale == 0.5 and not {"scale", "_private", "new"} & set(vars(inner))
+    assert wrapper.eval().training is inner.training is False
+    twin = twins(wrapper)[0]
+    twin.flag = True
+    assert inner.flag is False
+
+
+def test_removal_finds_the_hooks_of_what_was_taken_out_by_hand() -> None:
+    block = layer()
+    beside_mlp(block)
+    Tap(block.linear1, torch.mean)
+    block.linear2 = block.linear2.base
+    assert hooks(remove(block)) == 0
 
 
 def beside_mlp(encoder: nn.TransformerEncoderLayer) -> nn.Linear:

@@ -11,10 +11,12 @@ from balancekit.adapters import (
     GatedCrossAttention,
     Parallel,
     Tap,
+    central_difference,
     convolve_tokens,
     gated_attention,
     hub,
     missing,
+    remove,
 )
 from tests.unit.wrong_calls import Case
 
@@ -161,7 +163,22 @@ CASES = [
     Case("missing-dtype", lambda: told(CROSS, HERE.float()), TypeError, ("present", "float32")),
     Case("missing-modalities", lambda: told(CROSS, HERE[:1]), ValueError, ("present", "m = 2", "(1, 3)")),
     Case("queries", lambda: GatedCrossAttention(16, queries="both"), ValueError, ("queries", "'both'")),
-    Case("scale-word", lambda: GatedCrossAttention(16, scale="free"), TypeError, ("scale", "'free'")),
+    Case("scale-word", lambda: GatedCrossAttention(16, scale="free"), TypeError, ("scale", "'learned'", "'free'")),
+    Case("edges-none", lambda: CrossModal(NAMES, None, MAKE), TypeError, ("edges", "None")),
+    Case("edges-nested", lambda: CrossModal(NAMES, [(["rgb"], "depth")], MAKE), ValueError, ("edges", "['rgb']")),
+    Case(
+        "adapters-container",
+        lambda: CrossModal(NAMES, hub("rgb", NAMES), nn.ModuleDict({"a": SHARED})),
+        ValueError,
+        ("adapters", "mapping", "ModuleDict"),
+    ),
+    Case("missing-none", lambda: told(None, HERE), TypeError, ("model", "None")),
+    Case("remove-none", lambda: remove(None), TypeError, ("model", "None")),
+    Case(
+        "even-kernel", lambda: central_difference(torch.ones(1, 1, 2, 3), 0.5), ValueError, ("weight", "(1, 1, 2, 3)")
+    ),
+    Case("kernel-list", lambda: CentralDifferenceConv2d(1, 1, [3, 4]), ValueError, ("kernel_size", "[3, 4]")),
+    Case("side-tuple", lambda: Parallel(SIDE, Named())(torch.zeros(2, 3)), ValueError, ("side", "(2, 3)", "'out'")),
     Case(
         "unread",
         lambda: WIDE(TOKENS, torch.zeros(2, 5, 4), own_confidence=torch.ones(2, 5)),
@@ -174,14 +191,14 @@ CASES = [
         "input-never",
         lambda: Parallel(nn.Linear(3, 3), SIDE, input_of=nn.Linear(3, 3))(torch.zeros(2, 3)),
         RuntimeError,
-        ("input_of", "before the base"),
+        ("input_of", "before each run of the base"),
     ),
     Case("tap-type", lambda: CrossModal(NAMES, (), MAKE, confidence=SIDE), TypeError, ("confidence", "Tap", "Linear")),
     Case("into", lambda: CROSS.into("ir"), ValueError, ("modality", "'ir'")),
     Case("batch", lambda: CROSS(torch.zeros(3, 5, 16)), ValueError, ("tokens", "m = 2", "(3, 5, 16)")),
     Case("trust", lambda: CROSS(TOKENS, torch.ones(2, 4)), ValueError, ("confidence", "(2, 5)", "(2, 4)")),
     Case("tap-shape", other_tokens_than_the_tap_saw, ValueError, ("confidence", "Tap", "(2, 5)", "(4, 5)")),
-    Case("tap-early", lambda: TOO_LATE.value, RuntimeError, ("Tap.value", "call it first")),
+    Case("tap-early", lambda: TOO_LATE.value, RuntimeError, ("Tap.value", "has run")),
     Case("tap-module", lambda: Tap(torch.relu, torch.relu), TypeError, ("module",)),
     Case("tap-fn", lambda: Tap(nn.Linear(3, 3), 0.5), TypeError, ("fn", "0.5")),
     Case("base", lambda: Parallel(torch.relu, SIDE), TypeError, ("base",)),
@@ -189,7 +206,12 @@ CASES = [
     Case("scale", lambda: Parallel(nn.Identity(), SIDE, scale="2"), TypeError, ("scale", "'2'")),
     Case("side-clash", lambda: Parallel(Clash(), SIDE), ValueError, ("base", "side"), (SIDE,)),
     Case("side-twice", lambda: Parallel(Parallel(SIDE, nn.Linear(3, 3)), SIDE), ValueError, ("base", "side"), (SIDE,)),
-    Case("base-dict", lambda: Parallel(Named(), SIDE)(torch.zeros(2, 3)), TypeError, ("base", "a tensor", "{")),
+    Case(
+        "base-dict",
+        lambda: Parallel(Named(), SIDE)(torch.zeros(2, 3)),
+        TypeError,
+        ("base", "a tensor", "'out': a float32 tensor of shape (2, 3)"),
+    ),
     Case(
         "side-shape",
         lambda: Parallel(nn.Identity(), nn.Linear(3, 1))(torch.zeros(2, 3)),
