@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,16 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from balancekit.adapters import CrossModal, GatedCrossAttention, adapter_state, missing, remove, train_only
+from balancekit.adapters import (
+    ConvAdapter,
+    CrossModal,
+    GatedCrossAttention,
+    Parallel,
+    adapter_state,
+    missing,
+    remove,
+    train_only,
+)
 from tests.foreign.backbones import BACKBONES, NAMES, UNMODIFIED, wire
 from tests.foreign.fresh import batch, recogniser, slug
 
@@ -306,3 +315,32 @@ def test_full_size(name: str) -> None:
     model.requires_grad_(True)  # torch multiplies by frozen weights with another kernel: the last bits would differ
     with one_kernel(), torch.no_grad():
         assert torch.equal(model(x), before)
+
+
+# beside the attention, where AMA and Convpass put one too
+
+
+ATTENTION: dict[str, tuple[Callable[[Any], list[nn.Module]], str]] = {
+    "torchvision ViT-B/16": (lambda model: list(model.encoder.layers), "self_attention"),
+    "timm DeiT-III": (lambda model: list(model.blocks), "attn"),
+    "timm EVA-02": (lambda model: list(model.blocks), "attn"),
+    "transformers ViT": (lambda model: list(model.layers), "attention"),
+    "transformers CLIP": (lambda model: list(model.encoder.layers), "self_attn"),
+    "transformers DINOv2": (lambda model: list(model.encoder.layer), "attention"),
+}
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_a_convolution_beside_each_attention(name: str) -> None:
+    backbone, (blocks, attribute) = BACKBONES[name], ATTENTION[name]
+    model, x = built(name), batch(name)
+    with one_kernel(), torch.no_grad():
+        before = output(name, model, x)
+        sides = [ConvAdapter(backbone.dim, grid=backbone.grid, prefix=backbone.prefix) for _ in blocks(model)]
+        for block, side in zip(blocks(model), sides, strict=True):
+            setattr(block, attribute, Parallel(getattr(block, attribute), side))
+        assert difference(output(name, model, x), before) == 0
+        nn.init.normal_(sides[0].up.weight)
+        assert difference(output(name, model, x), before) > 0.01
+        remove(model)
+        assert torch.equal(output(name, model, x), before)
