@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=2000000000 MALLOC_TRIM_THRESHOLD_=4000000000
+WORKERS ?= 2
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -W error
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: help demo digits finetune test test-foreign check bench bench-uncertainty bench-adapters build wheel-test clean
@@ -39,9 +41,9 @@ digits: $(VENV)/.digits  ## real data: handwritten digits in three views, with a
 finetune: $(VENV)/.test  ## three sensors through one frozen ViT of transformers: what trains, and a file of adapters
 	$(BIN)/python examples/finetune_vit.py $(FINETUNE)
 
-test: $(VENV)/.test  ## the whole suite
-	$(BIN)/python -m pytest -W error
-	$(BIN)/python -m pytest -W error --jaxtyping-packages=balancekit,beartype.beartype -m 'not compiles' --ignore tests/oracles/test_engine.py tests/laws tests/oracles
+test: $(VENV)/.test  ## the whole suite, in WORKERS=2 processes
+	$(TEST)
+	$(TEST) --jaxtyping-packages=balancekit,beartype.beartype -m 'not compiles' --ignore tests/oracles/test_engine.py tests/laws tests/oracles
 
 $(VENV)-foreign/.ready: constraints-foreign.txt
 	$(PYTHON) -m venv $(VENV)-foreign
