@@ -115,7 +115,7 @@ def fit(net: ThreeStreams, train: Samples, args: argparse.Namespace) -> None:
         part.train()
     for epoch in range(1, args.epochs + 1):
         losses = []
-        for rows in tqdm(batches, f"epoch {epoch}", leave=False):
+        for rows in tqdm(batches, f"epoch {epoch}", leave=False, disable=None):  # a bar on terminals alone
             batch = data[rows]
             loss = F.cross_entropy(net(batch.inputs), batch.live.long().to(DEVICE))
             optimizer.zero_grad()
