@@ -18,12 +18,12 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from fas import pictures
-from fas.images import load_images
-from fas.lists import read_list
-from fas.metrics import Scored
-from fas.report import Report, evaluate
+from fas.evaluation.metrics import Scored
+from fas.evaluation.report import Report, evaluate
+from fas.output import pictures
 from fas.samples import DOMAINS, MODALITIES, Samples, concatenate
+from fas.sets.images import load_images
+from fas.sets.lists import read_list
 from fas.standin import cached_split
 from fas.train import Options, System, fit, score
 from tqdm import tqdm

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from fas.data import BalancedBatches, FaceData, three_channels
-from fas.metrics import Scored
-from fas.report import evaluate
+from fas.evaluation.metrics import Scored
+from fas.evaluation.report import evaluate
 from fas.samples import DOMAINS, MODALITIES, Samples, concatenate
 from fas.standin import cached_split
 from safetensors import SafetensorError

@@ -4,10 +4,9 @@ from collections import Counter
 
 import pytest
 import torch
-
-from examples.fas.data import MISSING, BalancedBatches, FaceData, augment, hide, normalise, three_channels
-from examples.fas.samples import MODALITIES, concatenate
-from examples.fas.standin import make_split
+from fas.data import MISSING, BalancedBatches, FaceData, augment, hide, normalise, three_channels
+from fas.samples import MODALITIES, concatenate
+from fas.standin import make_split
 
 
 @pytest.fixture(scope="module")

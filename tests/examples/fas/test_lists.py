@@ -5,13 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fas.samples import DOMAINS, Samples, concatenate
+from fas.sets.images import load_images
+from fas.sets.layouts import write_layout
+from fas.sets.lists import PUBLISHED, WMCA_KINDS, ListReport, read_list
+from fas.standin import make_split
 from PIL import Image
-
-from examples.fas.images import load_images
-from examples.fas.layouts import write_layout
-from examples.fas.lists import PUBLISHED, WMCA_KINDS, ListReport, read_list
-from examples.fas.samples import DOMAINS, Samples, concatenate
-from examples.fas.standin import make_split
 
 SURF = "CASIA-SURF-CROP/{0}_part/{0}_train_part/CLKJ_AS0001/{1}.rssdk/{2}/001.jpg"
 

@@ -4,10 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from examples.fas.metrics import (
+from fas.evaluation.metrics import (
     Scored,
     apcer,
     apcer_per_attack,
@@ -19,7 +16,9 @@ from examples.fas.metrics import (
     roc,
     tpr_at_fpr,
 )
-from examples.fas.report import evaluate
+from fas.evaluation.report import evaluate
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @st.composite

@@ -4,10 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+from fas.output.pictures import draw_contact_sheet, draw_convergence, draw_roc, draw_scores, draw_uncertainty
+from fas.standin import make_split
 from PIL import Image
-
-from examples.fas.pictures import draw_contact_sheet, draw_convergence, draw_roc, draw_scores, draw_uncertainty
-from examples.fas.standin import make_split
 
 SCORES, LIVE = np.linspace(0, 1, 40), np.arange(40) % 3 > 0
 

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 import torch
-
-from examples.fas import standin
-from examples.fas.profiles import PROFILES
-from examples.fas.samples import DOMAINS, FAILURES, KINDS, SPLITS, Samples, concatenate, load
-from examples.fas.standin import IDENTITIES, cached_split, make_split
+from fas.samples import DOMAINS, FAILURES, KINDS, SPLITS, Samples, concatenate, load
+from fas.standin import IDENTITIES, cached_split, make_split
+from fas.standin import split as standin
+from fas.standin.profiles import PROFILES
 
 
 def assert_same(a: Samples, b: Samples):

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from fas.data import FaceData
+from fas.model import FaceNet
+from fas.samples import DOMAINS, MODALITIES, concatenate
+from fas.sets.layouts import write_layout
+from fas.standin import make_split
+from fas.train import Options, System, fit, score, share_in_conflict
 
 from balancekit import PrototypeBank, Rebalancer, ReGrad, prototypical_cross_entropy, single_side_labels
-from examples.fas.data import FaceData
-from examples.fas.layouts import write_layout
-from examples.fas.model import FaceNet
-from examples.fas.samples import DOMAINS, MODALITIES, concatenate
-from examples.fas.standin import make_split
-from examples.fas.train import Options, System, fit, score, share_in_conflict
 
 ROOT = Path(__file__).parents[3]
 

@@ -4,11 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fas.samples import KINDS
+
 from .arrays import Array, blend, either, step
 from .draws import Draws
 from .faces import SIZE, UNIT_MM, Face
 from .profiles import Profile
-from .samples import KINDS
 
 MELANIN, HAEMOGLOBIN = (0.35, 0.72, 1.05), (0.12, 0.50, 0.42)  # absorption of red, green, blue
 CUTS = ("cut eyes", "cut eyes nose", "cut eyes nose mouth")

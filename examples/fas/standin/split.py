@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fas.samples import DOMAINS, KINDS, SPLITS, Samples, concatenate, load
+
 from .arrays import Array
 from .corruption import corrupt
 from .draws import Draws
 from .faces import SIZE, TRAITS, Pose, face
 from .profiles import PROFILES, Profile
-from .samples import DOMAINS, KINDS, SPLITS, Samples, concatenate, load
 from .scene import scene
 from .sensors import colour, depth, infrared
 

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
+from fas.samples import DOMAINS, KINDS, MODALITIES, TOKENS, Samples
+
 from .lists import Record
-from .samples import DOMAINS, KINDS, MODALITIES, TOKENS, Samples
 
 _BLACK = 8  # a border is darker than this grey level throughout
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from fas.samples import Samples
+
 from .lists import LAYOUTS
-from .samples import Samples
 
 _SURF = {"cut eyes": "01_e_s", "cut eyes nose": "03_en_s", "cut eyes nose mouth": "05_enm_s"}
 _CEFA = {"live": "1_1_1", "print": "3_1_2", "replay": "3_1_4", "rigid mask": "0_0_2_1_3", "silicone mask": "1_0_2_1_1"}

@@ -6,11 +6,12 @@ region really changed its image: a failure over an empty background corrupts not
 
 import numpy as np
 
+from fas.samples import FAILURES, TOKENS
+
 from .arrays import Array
 from .draws import Draws
 from .faces import SIZE
 from .profiles import Profile
-from .samples import FAILURES, TOKENS
 
 _PATCH = SIZE // TOKENS
 

@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from .metrics import roc
-from .samples import KINDS, MODALITIES, TOKENS, Samples
+from fas.evaluation.metrics import roc
+from fas.samples import KINDS, MODALITIES, TOKENS, Samples
 
 # Okabe and Ito's colours, dark to light in grey as well, each with a dash of its own
 COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -1,0 +1,9 @@
+"""Generated faces in four domains, for who has no licensed data. :func:`make_split` draws one split of one domain.
+
+``profiles`` (the four sites), ``faces`` (shape), ``materials``, ``scene`` (what stands before the camera), ``sensors``,
+``corruption``; ``draws`` and ``arrays``, their tools; ``split``, all of them together.
+"""
+
+from .split import IDENTITIES, VERSION, cached_split, make_split
+
+__all__ = ["IDENTITIES", "VERSION", "cached_split", "make_split"]
