@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 from fas.samples import DOMAINS, Samples, concatenate
-from fas.sets.images import load_images
+from fas.sets.codes import WMCA_KINDS
+from fas.sets.images import load_images, load_records
 from fas.sets.layouts import write_layout
-from fas.sets.lists import PUBLISHED, WMCA_KINDS, ListReport, read_list
+from fas.sets.lists import overlap, read_list
+from fas.sets.published import DUPLICATES, KINDS, ROWS, ListReport
 from fas.standin import make_split
 from PIL import Image
 
@@ -205,12 +207,116 @@ def test_padisi_of_another_shape_is_skipped(tmp_path):
     assert "list.txt:1" in messages[0] and "(1, 22, height, width)" in messages[0]
 
 
+def full(layout: str, split: str) -> ListReport:
+    """The report on a published list."""
+    place = layout, split
+    report = ListReport(Path("x"), layout, ROWS[layout][split], KINDS.get(place, {}), {}, {})
+    return report._replace(duplicates=DUPLICATES.get(place, 0))
+
+
 def test_full_lists_are_recognised_by_their_counts():
-    for layout, table in PUBLISHED.items():
-        for split, rows in table.items():
-            report = ListReport(Path("x"), layout, rows, {}, 0, (), ())
+    for layout, table in ROWS.items():
+        for split in table:
+            report = full(layout, split)
             assert report.published() == f"as many rows as the published {split} list"
-    assert "not a full published list" in ListReport(Path("x"), "S", (3, 4), {}, 0, (), ()).published()
+            swapped = report._replace(rows=report.rows[::-1]).published()
+            assert f"published {split} list the other way round" in swapped
+            assert "not a full published list" in report._replace(rows=(3, 4)).published()
+
+
+def test_full_lists_with_other_kinds_or_duplicates_say_so():
+    s = full("S", "train")
+    report = s._replace(listed=s.listed | {"cut eyes": 1800}, duplicates=0)
+    assert report.published().endswith(", but 1800 cut eyes where that has 1797, but 0 duplicated where that has 20")
+    w = full("W", "train")
+    assert "but 3 paper mask where that has 0" in w._replace(listed={"paper mask": 3}).published()
+
+
+def test_a_thousand_missing_files_are_told_in_a_few_lines(tmp_path):
+    rows = (f"{surf('01_e_s')} 0".replace("001.jpg", f"{i:04}.jpg") for i in range(1000))
+    path = on_disk(tmp_path, "\n".join(rows), layout="S", images=False)
+    records, report = read_list(path, tmp_path, "S")
+    assert not records and len(report.skipped) == 1000
+    lines = str(report).splitlines()
+    assert sum("skipped" in line for line in lines) == 5 and lines[-1] == "  … and 995 more like these"
+    assert "kept: nothing" in lines[1] and "1000 without a file" in lines[2] and len(lines) < 12
+
+
+def test_attack_rows_of_surf_are_counted_by_code(tmp_path):
+    text = "\n".join(f"{surf(code)} 0" for code in ("01_e_s", "02_e_b", "05_enm_s"))
+    _, report = read_list(on_disk(tmp_path, text, layout="S"), tmp_path, "S")
+    assert report.codes == {"01_e_s": 1, "02_e_b": 1, "05_enm_s": 1} and report.listed["cut eyes"] == 2
+    assert "  attack rows by code: 01_e_s 1, 02_e_b 1, 05_enm_s 1" in str(report).splitlines()
+
+
+def test_the_same_row_with_two_labels_is_an_error(tmp_path):
+    path = on_disk(tmp_path, f"{surf('real')} 1\n\n{surf('real')} 0", layout="S")
+    with pytest.raises(ValueError, match=r"list.txt:3: expected label 1, as in line 1, found 0"):
+        read_list(path, tmp_path, "S")
+
+
+def test_padisi_own_labels_are_attack_positive(tmp_path):
+    np.savez(tmp_path / "a.npz", data=np.zeros((1, 22, 8, 8), np.float32))
+    np.savez(tmp_path / "b.npz", data=np.zeros((1, 22, 8, 8), np.float32))
+    path = tmp_path / "list.txt"
+    path.write_text("a.npz\tTrue\nb.npz\tFalse\n")
+    records, report = read_list(path, tmp_path, "P")
+    assert [record.live for record in records] == [False, True] and report.rows == (1, 1)
+    assert "True = attack" in str(report)
+    path.write_text("a.npz\t1\nb.npz\t0\n")
+    records, report = read_list(path, tmp_path, "P")
+    assert [record.live for record in records] == [True, False] and "True" not in str(report)
+    path.write_text("a.npz\t1\nb.npz\tFalse\n")
+    with pytest.raises(ValueError, match=r"list.txt:1: expected label True or False, as in other rows, found '1'"):
+        read_list(path, tmp_path, "P")
+
+
+def test_overlap_names_shared_rows_and_people(tmp_path):
+    def cefa(person: str, frame: str) -> str:
+        return " ".join(
+            f"CeFA/CeFA-Race/AF/AF-{person}/1_{person}_1_1_1/{m}/{frame}.jpg" for m in ("profile", "depth", "ir")
+        )
+
+    lists = {"train": ["299"], "dev": ["300", "301"], "test": ["300", "302"]}
+    paths = {name: tmp_path / f"{name}.txt" for name in lists}
+    for name, path in paths.items():
+        path.write_text("\r\n".join(f"{cefa(person, '0001')} 1" for person in lists[name]))
+    told = overlap(paths, "C")
+    assert told == f"C: dev and test share 1 row ({cefa('300', '0001').split()[0]}) and 1 person (AF-300)"
+    paths["test"].write_text(f"{cefa('300', '0002')} 1")
+    assert overlap(paths, "C") == "C: dev and test share 1 person (AF-300)"
+    assert overlap({"train": paths["train"], "dev": paths["dev"]}, "C") == ""
+
+
+def test_colour_of_another_resolution_is_counted_and_read(tmp_path):
+    path = on_disk(tmp_path, f"{surf('real')} 1\n{surf('01_e_s')} 0", layout="S")
+    Image.new("RGB", (40, 40), (90, 90, 90)).save(tmp_path / surf("real").split()[0])
+    loaded = load_records(read_list(path, tmp_path, "S")[0], size=16)
+    assert (
+        loaded.uneven == 1
+        and loaded.samples.rgb.shape == (2, 3, 16, 16)
+        and loaded.samples.live.tolist() == [True, False]
+    )
+
+
+@pytest.mark.parametrize("cut", [0, 40, 400])
+def test_files_that_are_cut_off_are_skipped(tmp_path, cut):
+    for domain in ("W", "P"):
+        made = make_split(domain, "train", 3, seed=0)
+        path = write_layout(made, tmp_path / domain, domain)
+        records, _ = read_list(path, tmp_path / domain, domain)
+        records[1].rgb.write_bytes(records[1].rgb.read_bytes()[:cut])
+        loaded = load_records(records, workers=2)
+        assert loaded.rows == [0, 2] and len(loaded.unreadable) == 1
+        assert loaded.unreadable[0].startswith(f"{path}:2: expected a readable image, found")
+        assert torch.equal(loaded.samples.rgb, made.rgb[[0, 2]])
+
+
+def test_a_person_has_the_same_code_in_every_list(tmp_path):
+    made = make_split("W", "train", 8, seed=0)
+    records, _ = read_list(write_layout(made, tmp_path, "W"), tmp_path, "W")
+    whole, part = load_images(records)[0], load_images(records[3:])[0]
+    assert torch.equal(whole.identity[3:], part.identity)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
