@@ -14,16 +14,20 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
+from sklearn.metrics import roc_auc_score, roc_curve
 
 Array = np.ndarray
 
 
 class Scored(NamedTuple):
-    """Scores "b", whether live "b", and the kind of each sample "b": names or codes, ignored for live ones."""
+    """What a system said of a set of samples."""
 
-    scores: ArrayLike
-    live: ArrayLike
-    kinds: Sequence[object]
+    scores: ArrayLike  # "b", higher is more live
+    live: ArrayLike  # "b"
+    kinds: Sequence[object]  # "b", names or codes, ignored for live samples
+    identities: Sequence[int] | None = (
+        None  # "b", the person; -1 where the source does not say, None where it never does
+    )
 
 
 class Roc(NamedTuple):
@@ -48,7 +52,8 @@ class AtFpr(NamedTuple):
     live: int
 
 
-def _checked(scores: ArrayLike, live: ArrayLike) -> tuple[Array, Array]:
+def checked(scores: ArrayLike, live: ArrayLike) -> tuple[Array, Array]:
+    """The same as float64 "b" and bool "b"; raises unless there is a label a score, and both classes."""
     s, y = np.asarray(scores, dtype=np.float64), np.asarray(live)
     if s.ndim != 1:
         raise ValueError(f"scores: expected one axis, one score a sample, found shape {s.shape}")
@@ -65,22 +70,25 @@ def _checked(scores: ArrayLike, live: ArrayLike) -> tuple[Array, Array]:
     return s, y
 
 
+def _ranks(scores: ArrayLike, live: ArrayLike) -> tuple[Array, Array, Array]:
+    """The distinct scores, rising; the place of each sample among them; live. Infinite scores have a rank too."""
+    s, y = checked(scores, live)
+    values, place = np.unique(s, return_inverse=True)
+    return values, place, y
+
+
 def roc(scores: ArrayLike, live: ArrayLike) -> Roc:
     """The receiver operating characteristic."""
-    s, y = _checked(scores, live)
-    values, place = np.unique(s, return_inverse=True)
-    live_at = np.bincount(place, y, len(values))[::-1].cumsum().astype(int)
-    attacks_at = np.bincount(place, ~y, len(values))[::-1].cumsum().astype(int)
-    live_at, attacks_at = np.r_[0, live_at], np.r_[0, attacks_at]
-    return Roc(
-        np.r_[np.inf, values[::-1]], attacks_at / attacks_at[-1], live_at / live_at[-1], attacks_at, live_at
-    )  # fmt: skip
+    values, place, y = _ranks(scores, live)
+    fpr, tpr, rank = roc_curve(y, place, drop_intermediate=False)
+    attacks, genuine = (np.rint(rate * n).astype(int) for rate, n in ((fpr, (~y).sum()), (tpr, y.sum())))
+    return Roc(np.r_[np.inf, values[rank[1:].astype(int)]], fpr, tpr, attacks, genuine)
 
 
 def auc(scores: ArrayLike, live: ArrayLike) -> float:
-    """P(a live sample scores higher than an attack) + ½ P(they tie): the trapezoids under :func:`roc`."""
-    r = roc(scores, live)
-    return float((np.diff(r.fpr) * (r.tpr[1:] + r.tpr[:-1]) / 2).sum())
+    """P(a live sample scores higher than an attack) + ½ P(they tie): the area under :func:`roc`."""
+    _, place, y = _ranks(scores, live)
+    return float(roc_auc_score(y, place))
 
 
 def eer_threshold(scores: ArrayLike, live: ArrayLike) -> float:
@@ -114,13 +122,13 @@ def tpr_at_fpr(scores: ArrayLike, live: ArrayLike, rate: float) -> AtFpr:
 
 def apcer(scores: ArrayLike, live: ArrayLike, threshold: float) -> float:
     """Share of all attacks that are accepted: pooled APCER, FPR."""
-    s, y = _checked(scores, live)
+    s, y = checked(scores, live)
     return float((s[~y] >= threshold).mean())
 
 
 def apcer_per_attack(scores: ArrayLike, live: ArrayLike, kinds: Sequence[object], threshold: float) -> dict:
     """Share of each kind of attack that is accepted, {kind: (share, accepted, presented)}."""
-    s, y = _checked(scores, live)
+    s, y = checked(scores, live)
     names = np.asarray(kinds)
     if names.shape != s.shape:
         raise ValueError(f"kinds: expected one kind a score, shape {s.shape}, found {names.shape}")
@@ -133,7 +141,7 @@ def apcer_per_attack(scores: ArrayLike, live: ArrayLike, kinds: Sequence[object]
 
 def bpcer(scores: ArrayLike, live: ArrayLike, threshold: float) -> float:
     """Share of live samples that are rejected; also called NPCER or FNR."""
-    s, y = _checked(scores, live)
+    s, y = checked(scores, live)
     return float((s[y] < threshold).mean())
 
 

@@ -37,6 +37,7 @@ class Report(NamedTuple):
     dev_bpcer1: At  # the threshold that rejects 1 % of the live development samples
     oracle: At  # the test set's own EER: no threshold that anybody could have chosen
     hter: float  # at the development EER threshold
+    oracle_hter: float  # at the test set's own EER threshold: what most papers of the field call HTER
     auc: float
     dev_auc: float
     tpr: dict[float, AtFpr]
@@ -46,8 +47,8 @@ class Report(NamedTuple):
         """A table in percent."""
         head = "threshold".ljust(24) + "".join(t.rjust(11) for t in ("APCER", "max APCER", "BPCER", "ACER", "max ACER"))
         lines = [
-            f"AUC {100 * self.auc:.1f} %   HTER {100 * self.hter:.1f} % (development EER threshold)   development "
-            f"AUC {100 * self.dev_auc:.1f} %",
+            f"AUC {100 * self.auc:.1f} %   HTER {100 * self.hter:.1f} % (development EER threshold), "
+            f"{100 * self.oracle_hter:.1f} % (oracle)   development AUC {100 * self.dev_auc:.1f} %",
             "rows: " + ", ".join(f"{name} {count}" for name, count in self.counts.items()),
             head,
         ]
@@ -73,21 +74,22 @@ class Report(NamedTuple):
 def rates_at(data: Scored, threshold: float) -> At:
     """All rates at `threshold`."""
     pooled, live = apcer(data.scores, data.live, threshold), bpcer(data.scores, data.live, threshold)
-    kinds = apcer_per_attack(*data, threshold)
+    kinds = apcer_per_attack(data.scores, data.live, data.kinds, threshold)
     worst = max(share for share, _, _ in kinds.values())
     return At(threshold, pooled, worst, kinds, live, (pooled + live) / 2, (worst + live) / 2)
 
 
 def evaluate(dev: Scored, test: Scored) -> Report:
     """Thresholds from `dev` (and the oracle from `test`), rates on `test`."""
-    fixed = eer_threshold(dev.scores, dev.live)
+    fixed, own = eer_threshold(dev.scores, dev.live), eer_threshold(test.scores, test.live)
     tpr = {rate: tpr_at_fpr(test.scores, test.live, rate) for rate in RATES}
     any_rate = tpr[RATES[0]]
     return Report(
         dev_eer=rates_at(test, fixed),
         dev_bpcer1=rates_at(test, bpcer_threshold(dev.scores, dev.live, 0.01)),
-        oracle=rates_at(test, eer_threshold(test.scores, test.live)),
+        oracle=rates_at(test, own),
         hter=hter(test.scores, test.live, fixed),
+        oracle_hter=hter(test.scores, test.live, own),
         auc=auc(test.scores, test.live),
         dev_auc=auc(dev.scores, dev.live),
         tpr=tpr,

@@ -113,6 +113,7 @@ def test_apcer_per_attack_and_the_report():
     assert report.dev_eer.bpcer == 0 and report.hter == report.dev_eer.acer == pytest.approx(1 / 6)
     assert report.dev_eer.acer_max == 0.5
     assert report.oracle.threshold != report.dev_eer.threshold
+    assert report.oracle_hter == report.oracle.acer == hter(scores, live, report.oracle.threshold)
     assert report.counts == {"development": 2, "test live": 3, "test attack": 3}
     text = str(report)
     for words in ("test EER (oracle)", "development BPCER 1 %", "replay 100.0 % (1/1)", "below the resolution"):
@@ -152,3 +153,4 @@ def test_a_rate_is_a_share():
 
 def test_infinite_scores_rank_last_and_first():
     assert auc([-np.inf, 0.0, np.inf], [0, 0, 1]) == 1
+    assert roc([-np.inf, 0.0, np.inf], [0, 0, 1]).threshold.tolist() == [np.inf, np.inf, 0, -np.inf]

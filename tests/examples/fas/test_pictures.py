@@ -4,7 +4,17 @@ import sys
 
 import numpy as np
 import pytest
-from fas.output.pictures import draw_contact_sheet, draw_convergence, draw_roc, draw_scores, draw_uncertainty
+from fas.output.pictures import (
+    draw_conflicts,
+    draw_contact_sheet,
+    draw_convergence,
+    draw_det,
+    draw_roc,
+    draw_scores,
+    draw_scores_by_kind,
+    draw_uncertainty,
+    draw_worst,
+)
 from fas.standin import make_split
 from PIL import Image
 
@@ -28,6 +38,13 @@ def test_every_picture_is_drawn(tmp_path):
         draw_scores(SCORES, LIVE, np.inf, tmp_path / "d.png"),
         draw_contact_sheet(samples, tmp_path / "e.png", each=3),
         draw_uncertainty(samples, doubt, tmp_path / "f.png"),
+        draw_det({"one": (SCORES, LIVE), "two": (1 - SCORES, LIVE)}, tmp_path / "g.png"),
+        draw_scores_by_kind(SCORES, LIVE, np.where(LIVE, "live", "print"), 0.4, tmp_path / "h.png"),
+        draw_scores_by_kind(np.arange(24), samples.live.numpy(), samples.kind_names, np.inf, tmp_path / "i.png"),
+        draw_conflicts({"sum": np.arange(90) % 3 / 2, "regrad": [1.0, 0.0]}, tmp_path / "j.png"),
+        draw_worst(samples, 1 - samples.live.float().numpy(), 0.5, tmp_path / "k.png"),
+        draw_worst(samples, samples.live.float().numpy(), 0.5, tmp_path / "l.png"),
+        draw_worst(samples, samples.live.float().numpy(), np.inf, tmp_path / "m.png", count=2),
     ):
         assert_drawn(path)
     assert "matplotlib.pyplot" not in sys.modules or sys.modules["matplotlib.pyplot"].get_fignums() == []
@@ -39,7 +56,18 @@ def test_wrong_calls(tmp_path):
         draw_uncertainty(samples, {"rgb": np.zeros((4, 9))}, tmp_path / "a.png")
     with pytest.raises(ValueError, match="live: expected one label a score"):
         draw_scores(SCORES, LIVE[1:], 0.5, tmp_path / "b.png")
-    for draw, word in ((draw_convergence, "curves"), (draw_roc, "systems")):
+    for draw, word in (
+        (draw_convergence, "curves"),
+        (draw_roc, "systems"),
+        (draw_det, "systems"),
+        (draw_conflicts, "conflicts"),
+    ):
         with pytest.raises(ValueError, match=f"{word}: expected at least one system"):
             draw({}, tmp_path / "c.png")
+    with pytest.raises(ValueError, match="kinds: expected one a score"):
+        draw_scores_by_kind(SCORES, LIVE, ["print"], 0.5, tmp_path / "d.png")
+    with pytest.raises(ValueError, match="live: expected attack samples"):
+        draw_scores_by_kind(SCORES, LIVE | True, ["live"] * 40, 0.5, tmp_path / "d.png")
+    with pytest.raises(ValueError, match="scores: expected one a sample"):
+        draw_worst(samples, [0.5], 0.5, tmp_path / "e.png")
     assert not list(tmp_path.iterdir())
