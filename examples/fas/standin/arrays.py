@@ -38,6 +38,6 @@ def smoothing(sigma: float, size: int) -> Array:
     return (kernel / kernel.sum(1, keepdims=True)).astype(np.float32)
 
 
-def power(x: Array, exponent: float) -> Array:
+def power(x: Array, exponent: float | Array) -> Array:
     """Raise x > 0 to `exponent` (others give about 0); numpy vectorises exp and log in single precision, not ``**``."""
     return np.exp(exponent * np.log(np.maximum(x, 1e-6)))

@@ -46,15 +46,15 @@ def _marked(before: Array, after: Array) -> Array:
 def corrupt(d: Draws, rgb: Array, depth: Array, infrared: Array, site: Profile) -> tuple[Array, Array, Array, Array]:
     """The three images after failures, each uint8 "b c h w", and the failure of each token, uint8 "b m 8 8".
 
-    Frame mismatch (the region of a frame in which the head was elsewhere): colour and depth .15, infrared .075.
-    Misalignment and holes in depth: .15 each. Sun: blinds the infrared and with it depth, as often as the site says.
+    Frame mismatch (the region of a frame in which the head was elsewhere): colour .2, depth .12, infrared .075.
+    Misalignment and holes in depth: .12 each. Sun: blinds the infrared and with it depth, as often as the site says.
     """
     mismatch, misalignment, hole, sun = range(1, len(FAILURES))
-    rgb_moved = _moved(d, rgb, _region(d, 0.15), 8, 16)
+    rgb_moved = _moved(d, rgb, _region(d, 0.2), 8, 16)
     ir_moved = _moved(d, infrared, _region(d, 0.075), 8, 16)
-    depth_moved = _moved(d, depth, _region(d, 0.15), 8, 16)
-    depth_shifted = _moved(d, depth_moved, _region(d, 0.15), 3, 6)
-    sunny, holed = _region(d, site.sun)[:, None], _region(d, 0.15)[:, None]
+    depth_moved = _moved(d, depth, _region(d, 0.12), 8, 16)
+    depth_shifted = _moved(d, depth_moved, _region(d, 0.12), 3, 6)
+    sunny, holed = _region(d, site.sun)[:, None], _region(d, 0.12)[:, None]
     flood = np.clip(200 + 25 * d.field() + 8 * d.grain(), 0, 255)[:, None].astype(np.uint8)
     ir_flooded = np.where(sunny, np.maximum(ir_moved, flood), ir_moved)
     depth_holed = np.where(holed, np.uint8(0), depth_shifted)

@@ -8,7 +8,7 @@ import numpy as np
 from .arrays import Array, interpolation
 from .faces import SIZE
 
-_UNIFORMS, _NORMALS, _FIELDS, _GRAINS = 96, 24, 8, 7
+_UNIFORMS, _NORMALS, _FIELDS, _GRAINS = 128, 40, 8, 7
 _COARSE = 8
 
 

@@ -1,6 +1,6 @@
 """The shape of a face: a height field over the image, in millimetres towards the camera, and its regions.
 
-    z = 52 √e + 17 nose + 4 brow − 7 sockets + 4 lips + 6 chin + pose,   e = 1 − (u / width)² − v²
+    z = 52 √e + 22 nose + 4 brow − 10 sockets + 5 lips + 8 chin + pose,   e = 1 − (u / width)² − v²
 
 in face units: v runs from −1 (crown) to 1 (chin), and one unit is 110 mm.
 """
@@ -85,7 +85,7 @@ def face(traits: Array, pose: Pose) -> Face:
     hairline = -v - 0.58 - 0.05 * t[12] + 0.9 * np.maximum(np.abs(u) - 0.45, 0) * (1 + 0.5 * t[13])
     hair = step(hairline, 0.12)
 
-    relief = 52 * np.sqrt(np.maximum(e, 0)) + (17 + 2 * t[14]) * nose + 4 * brows - 7 * sockets + 4 * lips + 6 * chin
+    relief = 52 * np.sqrt(np.maximum(e, 0)) + (22 + 2 * t[14]) * nose + 4 * brows - 10 * sockets + 5 * lips + 8 * chin
     relief += 5 * hair + 15 * (pose.yaw * u + pose.pitch * v)
     neck = step(0.42 - np.abs(u), 2 * pixel) * step(v - 0.6, 2 * pixel)
     torso = step(v - 1.12 - 0.22 * u**2, 2 * pixel)

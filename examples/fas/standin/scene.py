@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .arrays import Array, blend, either, interpolation, power
+from .arrays import Array, blend, either, interpolation, power, smoothing
 from .draws import Draws
 from .faces import SIZE, Face, normals
 from .materials import CUTS, ink_infrared, is_kind, printed, sheet, skin_colour, skin_infrared, tint, wall
@@ -16,6 +16,7 @@ from .profiles import Profile
 
 _UP = interpolation(11, SIZE)
 _FACETS = _UP @ (_UP / _UP.sum(0)).T  # piecewise linear between eleven nodes
+_COPY = smoothing(0.8, SIZE)
 _RIM = 0.35  # a surface seen more askew than this is an edge between two surfaces
 
 
@@ -75,7 +76,7 @@ def scene(d: Draws, f: Face, kind: Array, site: Profile, scale: Array) -> Scene:
 
     # relief
     worn = either(paper, _FACETS @ f.relief @ _FACETS.T, f.relief) - either(rigid, 3.5, 1) * f.lips
-    relief = blend(f.relief, worn + either(silicone, 3, either(glasses, 8, 5)), mask)
+    relief = blend(f.relief, worn + either(silicone, 1.5, either(glasses, 6, 3)), mask)
     body = np.maximum(f.neck * 25 * np.sqrt(np.maximum(1 - (f.u / 0.42) ** 2, 0)), f.torso * 12) - 25
     relief = either(f.head > 0.5, relief, body)
     face, page, sheeted = normals(relief, scale), normals(held.relief, scale), cover > 0.5
@@ -85,12 +86,15 @@ def scene(d: Draws, f: Face, kind: Array, site: Profile, scale: Array) -> Scene:
 
     # colour
     skin = skin_colour(d, f, site, either(glasses, 0, mask))
-    picture = skin * elsewhere.on(face)[1][:, None]
+    picture = (
+        skin * elsewhere.on(face)[1][:, None] + (d.uniform(0, 0.14) * (1 - f.hair) * elsewhere.highlight(face))[:, None]
+    )
+    picture = _COPY @ picture @ _COPY.T  # fine texture is lost on the way
     picture = printed(d, blend(wall(d), picture, f.head[:, None]), site, screen) * (1 - 0.92 * held.bezel[:, None])
     lens = d.uniform(0.03, 0.2)
     surface = blend(skin, lens[:, None], either(glasses, mask, 0)[:, None])
     surface = surface + 0.1 * either(paper, mask, 0)[:, None] * (0.9 - surface)
-    gloss = blend(d.uniform(0, 0.14), d.uniform(0.2, 1) * either(paper, 0.06, either(silicone, 0.2, 0.3)), mask)
+    gloss = blend(d.uniform(0, 0.14), d.uniform(0.4, 1) * either(paper, 0.06, either(silicone, 0.25, 0.4)), mask)
     lit = surface * arriving + (gloss * (1 - f.hair) * here.highlight(n))[:, None]
     glare = np.exp(-((f.u - d.uniform(-0.8, 0.8)) ** 2 + (f.v - d.uniform(-0.8, 0.8)) ** 2) / 0.06) * screen
     shown = picture * either(screen[:, None], 0.95, arriving) + (d.uniform(0, 0.35) * glare)[:, None]
@@ -101,19 +105,19 @@ def scene(d: Draws, f: Face, kind: Array, site: Profile, scale: Array) -> Scene:
     # infrared: dye vanishes and toner stays, a screen is dark, a rigid mask is brighter or darker than skin
     live, bare = skin_infrared(d, f)
     page = ink_infrared(d, picture.mean(1), site, screen)
-    worn = either(silicone, 0.3 * bare + 0.4 * live, either(d.chance(site.bright_rigid), 0.74, 0.30))
+    worn = either(silicone, 0.25 * bare + 0.35 * live, either(d.chance(site.bright_rigid), 0.8, 0.26))
     worn = either(paper, page, either(glasses, either(d.chance(0.5), 0.08, 0.8), worn))
-    reflectance = blend(d.uniform(0.2, 0.75) * (1 + 0.2 * d.field()), d.uniform(0.15, 0.8), f.torso)
+    reflectance = blend(np.exp(d.uniform(-2.5, 0)) * (1 + 0.35 * d.field()), d.uniform(0.15, 0.8), f.torso)
     reflectance = blend(blend(reflectance, 0.9 * bare, f.neck), blend(live, worn, mask), f.head)
 
-    gap = 65 + 40 * (np.exp(3.6 * d.uniform()) - 1)  # from the face's rim to the wall: 65 mm to 1.5 m
+    gap = 10 + 30 * (np.exp(4 * d.uniform()) - 1)  # from the face's rim to the wall: 1 cm to 1.6 m
     far = d.normal(*site.distance)
     return Scene(
         distance=far + either(subject, -relief, gap),
         radiance=radiance,
         reflectance=np.maximum(blend(reflectance, page, cover), 0.02),
-        gloss=0.08 + 0.08 * np.maximum(mask, cover),
-        glare=d.uniform(0.2, 0.9) * glare * cover,
+        gloss=0.05 + 0.05 * np.maximum(mask, cover),
+        glare=d.uniform(0, 0.9) * d.chance(0.6) * glare * cover,
         facing=either(subject, np.maximum(n[2], _RIM), 0.95),
         shade=shade[:, 0],
         subject=subject,

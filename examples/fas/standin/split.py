@@ -20,7 +20,7 @@ from .profiles import PROFILES, Profile
 from .scene import scene
 from .sensors import colour, depth, infrared
 
-VERSION = 2  # of the generator: part of every cached file's name
+VERSION = 3  # of the generator: part of every cached file's name
 IDENTITIES = {"train": 48, "dev": 20, "test": 48}
 _CHUNK = 16
 _SAMPLE, _IDENTITY = 0, 1  # the two families of random streams
@@ -33,7 +33,7 @@ def make_split(domain: str, split: str, count: int, *, seed: int) -> Samples:
     live, so that its error rates have the same resolution everywhere, and holds attacks that training does not.
     """
     _check(domain, split, count, seed)
-    live, identity = _roll_call(domain, split, count)
+    live, identity = roll_call(domain, split, count)
     table = np.stack([_stream(seed, domain, split, k, _IDENTITY).standard_normal(TRAITS, np.float32) for k in
                       range(IDENTITIES[split])])  # fmt: skip
     chunks = [
@@ -72,7 +72,7 @@ def _stream(*key: object) -> np.random.Generator:
     return np.random.default_rng(_entropy(*key))  # type: ignore[arg-type]
 
 
-def _roll_call(domain: str, split: str, count: int) -> tuple[Array, Array]:
+def roll_call(domain: str, split: str, count: int) -> tuple[Array, Array]:
     """Who comes, live or not: the live share is spread evenly, and each class goes through the identities in turn."""
     share = 0.5 if split == "test" else 1 / (1 + PROFILES[domain].attacks_per_live)
     seen = np.floor(np.arange(count + 1) * share + 1e-9).astype(int)  # live samples before each index
@@ -92,13 +92,13 @@ def _render(domain: str, split: str, index: Array, live: Array, who: Array, tabl
         d.normal(0, 0.06), np.clip(d.normal(0, 0.2), -0.4, 0.4), np.clip(d.normal(0, 0.14), -0.3, 0.3),
     )  # fmt: skip
     s = scene(d, face(table[who], pose), kind, site, pose.scale)
-    rgb = colour(d, s, site)
-    ir, back = infrared(d, s, site)
-    images = (rgb, depth(d, s, site, back)[:, None], ir[:, None])
     frame = np.zeros((SIZE, SIZE), bool)
     frame[site.border : SIZE - site.border, site.border : SIZE - site.border] = True
     visible = frame & (s.subject if site.masked else True)
     visible = np.broadcast_to(visible, s.subject.shape)[:, None]
+    rgb = colour(d, s, site, visible)
+    ir, back = infrared(d, s, site, visible)
+    images = (rgb, depth(d, s, site, back)[:, None], ir[:, None])
     *images, failure = corrupt(d, *(np.where(visible, x, np.uint8(0)) for x in images), site)
     offset = 1000 * (DOMAINS.index(domain) * len(SPLITS) + SPLITS.index(split))
     return Samples(

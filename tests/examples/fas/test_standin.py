@@ -50,7 +50,7 @@ def test_identities_of_splits_and_domains_are_disjoint_and_each_is_seen_live_and
     everyone: set[int] = set()
     for domain in DOMAINS:
         for split in SPLITS:
-            live, who = standin._roll_call(domain, split, 1000)
+            live, who = standin.roll_call(domain, split, 1000)
             offset = make_split(domain, split, 1, seed=0).identity.item() - who[0]
             people = {int(offset + w) for w in who}
             assert len(people) == IDENTITIES[split] and not people & everyone
@@ -61,7 +61,7 @@ def test_identities_of_splits_and_domains_are_disjoint_and_each_is_seen_live_and
 def test_identity_says_nothing_about_liveness():
     """Live rates of identities, learnt on 1500 samples, rank the next 1500 at chance, at the natural ratios."""
     for domain in DOMAINS:
-        live, who = standin._roll_call(domain, "train", 3000)
+        live, who = standin.roll_call(domain, "train", 3000)
         rate = np.array([live[:1500][who[:1500] == k].mean() for k in range(IDENTITIES["train"])])
         score, y = rate[who[1500:]], live[1500:]
         pairs = score[y][:, None] - score[~y][None]
@@ -71,9 +71,9 @@ def test_identity_says_nothing_about_liveness():
 @pytest.mark.parametrize("domain", DOMAINS)
 def test_ratios_and_attacks_follow_the_profile(domain):
     site = PROFILES[domain]
-    live, _ = standin._roll_call(domain, "train", 1000)
+    live, _ = standin.roll_call(domain, "train", 1000)
     assert abs((~live).sum() / live.sum() - site.attacks_per_live) < 0.1
-    assert standin._roll_call(domain, "test", 800)[0].sum() == 400
+    assert standin.roll_call(domain, "test", 800)[0].sum() == 400
     train = set(make_split(domain, "train", 120, seed=0).kind_names) - {"live"}
     assert train == set(site.attacks)
     unseen = set(make_split(domain, "test", 120, seed=0).kind_names) - train - {"live"}
