@@ -1,7 +1,7 @@
 """Generated faces, a small network for them, and the tokens that uncertainty is read from.
 
-The network is the worked example's, without adapters: per modality three strided convolutions to 8×8 tokens, one
-transformer block, a head on the class tokens. It has dropout in attention and MLP, so that Monte-Carlo dropout samples
+The network is the worked example's baseline: per modality two strided convolutions to 8×8 tokens, one transformer
+block, a head on the class tokens. It has dropout behind attention and in the MLP, so that Monte-Carlo dropout samples
 what was trained.
 """
 
@@ -11,14 +11,16 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from fas.backbones import SMALL
 from fas.data import BalancedBatches, FaceData
-from fas.model import FaceNet
 from fas.samples import DOMAINS, MODALITIES, TOKENS, Samples, concatenate
 from fas.standin import cached_split
+from fas.systems.base import Fusion
 from torch import Tensor, nn
 
 RATE = 0.1  # of dropout in the block, in training
 PLACES = TOKENS**2
+CHANNELS = {"rgb": 3, "depth": 1, "infrared": 1}
 
 
 class Faces(NamedTuple):
@@ -58,14 +60,14 @@ def load(folder: Path, target: str, seed: int, counts: tuple[int, int, int]) -> 
     )
 
 
-def network(samples: Samples, seed: int, epochs: int) -> FaceNet:
+def network(samples: Samples, seed: int, epochs: int) -> Fusion:
     """Trained with cross-entropy on live against attack."""
     torch.manual_seed(seed)
-    model = FaceNet(adapters=False)
-    for encoder in model.encoders.values():
-        block = encoder.blocks[0]
-        block.attention.dropout = RATE
-        block.mlp.insert(2, nn.Dropout(RATE))
+    model = Fusion(SMALL.streams(CHANNELS))
+    block = model.trunk.blocks[0]
+    for m in MODALITIES:
+        block.attention.of[m] = nn.Sequential(block.attention.of[m], nn.Dropout(RATE))
+        block.mlp.of[m].insert(2, nn.Dropout(RATE))
     shuffle = torch.Generator().manual_seed(seed)
     data = FaceData(samples, generator=shuffle)
     batches = BalancedBatches(samples.domain, samples.live, size=32, generator=shuffle)
@@ -82,7 +84,7 @@ def network(samples: Samples, seed: int, epochs: int) -> FaceNet:
 
 
 @torch.no_grad()
-def tokens(model: FaceNet, samples: Samples) -> Tokens:
+def tokens(model: Fusion, samples: Samples) -> Tokens:
     """Run the network in evaluation mode, and listen."""
     layers: list[dict[str, list[Tensor]]] = [{m: [] for m in MODALITIES} for _ in range(4)]
 
@@ -90,13 +92,13 @@ def tokens(model: FaceNet, samples: Samples) -> Tokens:
         return lambda module, args, output: layers[layer][name].append(read(args, output))
 
     handles = []
-    for name, encoder in model.encoders.items():
-        block = encoder.blocks[0]
+    block = model.trunk.blocks[0]
+    for m in MODALITIES:
         handles += [
-            encoder.stem[2].register_forward_hook(into(0, name, lambda _, output: _pooled(output))),
-            block.norm1.register_forward_hook(into(1, name, lambda args, _: args[0])),
-            block.attention.register_forward_hook(into(2, name, lambda _, output: output[0][:, 1:])),
-            block.norm2.register_forward_hook(into(3, name, lambda args, _: args[0][:, 1:])),
+            model.trunk.stems[m].body[2].register_forward_hook(into(0, m, lambda _, output: _pooled(output))),
+            block.attention.of[m].register_forward_hook(into(1, m, lambda args, _: args[0])),
+            block.attention.of[m].register_forward_hook(into(2, m, lambda _, output: output[:, 1:])),
+            block.norm.of[m].register_forward_hook(into(3, m, lambda args, _: args[0][:, 1:])),
         ]
     for batch in FaceData(samples).batches(250):
         model(batch.inputs)

@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from fas.model import FaceNet
 from fas.samples import MODALITIES
+from fas.systems.base import Fusion
 from torch import Tensor, nn
 
 from balancekit import DeepEnsemble, MCDropout, dropout_confidence, mutual_information
@@ -40,7 +40,7 @@ class Read(NamedTuple):
     of: Scores
 
 
-def every(model: FaceNet, live: Tensor, train: Tokens, dev: Tokens, test: Tokens, seed: int) -> Iterator[Read]:
+def every(model: Fusion, live: Tensor, train: Tokens, dev: Tokens, test: Tokens, seed: int) -> Iterator[Read]:
     """All sources; `live` "b" are the labels of the training images."""
     torch.manual_seed(seed)
     first, block = test.first, test.block
@@ -73,11 +73,11 @@ def size(layer: Scores) -> Scores:
     return {m: x.abs().mean(-1) for m, x in layer.items()}
 
 
-def mc_dropout(model: FaceNet, test: Tokens, rate: float = 0.3) -> Scores:
+def mc_dropout(model: Fusion, test: Tokens, rate: float = 0.3) -> Scores:
     """Spread of the tokens behind attention and MLP, 20 samples."""
     scores = {}
-    for m, encoder in model.encoders.items():
-        block = _Block(encoder.blocks[0], rate)
+    for m in MODALITIES:
+        block = _Block(model, m, rate)
         with torch.no_grad():
             parts = [sample_spread(MCDropout(block)(x)) for x in test.embedded[m].split(CHUNK)]
         scores[m] = torch.cat(parts)[:, 1:]
@@ -85,17 +85,19 @@ def mc_dropout(model: FaceNet, test: Tokens, rate: float = 0.3) -> Scores:
 
 
 class _Block(nn.Module):
-    """The block as one module, with dropout at another rate."""
+    """The block of one modality as one module, with dropout at another rate."""
 
-    def __init__(self, block: nn.Module, rate: float) -> None:
+    def __init__(self, model: Fusion, modality: str, rate: float) -> None:
         super().__init__()
-        self.block = copy.deepcopy(block)
-        self.block.attention.dropout = rate
-        self.block.mlp[2].p = rate
+        block = model.trunk.blocks[0]
+        self.attention, self.norm, self.mlp = (
+            copy.deepcopy(part.of[modality]) for part in (block.attention, block.norm, block.mlp)
+        )
+        self.attention[1].p = self.mlp[2].p = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.block.attend(x)
-        return x + self.block.mlp(self.block.norm2(x))
+        x = x + self.attention(x)
+        return x + self.mlp(self.norm(x))
 
 
 def ensemble(live: Tensor, train: Tokens, test: Tokens, seed: int) -> Scores:

@@ -1,15 +1,26 @@
-"""Face anti-spoofing, the worked example: data, metrics, pictures, a model. The library itself knows nothing of faces.
+"""Face anti-spoofing, the worked example, as a person of that field would use it. The library knows nothing of faces.
 
-- ``samples``: the one record of everything that reads or generates faces; names and codes.
-- ``standin``: generated faces in four domains, for who has no licensed data. Its parts: ``profiles`` (the four sites),
-  ``faces`` (shape), ``materials``, ``scene`` (what stands before the camera), ``sensors``, ``corruption``; and
-  ``draws`` and ``arrays``, their tools.
-- ``lists``: the published list files of CASIA-SURF, CeFA, WMCA and PADISI; ``images`` reads what they name, ``layouts``
-  writes samples in the same form.
-- ``data``: normalisation, missing modalities, augmentation, balanced batches.
-- ``metrics``: rates and thresholds; live is the positive class, and a higher score is more live. ``report``: all of
-  them for one system, thresholds from development data.
-- ``pictures``: five figures.
-- ``model``: one small transformer per modality, joined by gated adapters. ``train``: one system trained and scored,
-  each part of the method on a switch.
+========================  ============================================================================================
+``samples``               the one record of everything that reads or generates faces; names and codes
+``sets``                  CASIA-SURF, CeFA, WMCA and PADISI-USC on disk: lists, images, infrared descriptors
+``standin``               generated faces in four domains, for who has no licensed data, and how they are judged
+``sources``               either of them, by domain and split
+``protocols``             who is trained on, who is tested on, what is taken away
+``data``                  normalisation, missing modalities, augmentation, balanced batches
+``backbones``             from images to class tokens: small from scratch, or one ViT of timm or transformers
+``systems``               MMDG, its repairs and its peers, each one file of wiring over the library's parts
+``pretrain``              M²A²E, before any of them
+``training``              one system trained and scored, resumable at any step
+``study``                 many of them, side by side; ``record``, what a finished one leaves behind
+``evaluation``            rates, thresholds from development data, intervals by person and seed
+``output``                tables, CSV, pictures, one HTML page; ``reporting`` fills them from a study
+``scoring``               a folder of images through a saved run
+========================  ============================================================================================
+
+The command lines are ``fas_surf.py`` (studies and scoring) and ``fas_standin.py`` (generated faces). ``fas.evaluate``
+is all rates of one detector, for scores from anywhere.
 """
+
+from .evaluation import evaluate
+
+__all__ = ["evaluate"]

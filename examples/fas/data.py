@@ -5,7 +5,7 @@ A modality that is missing is BLACK BEFORE normalisation, (0 − 127.5)/128 = �
 mid-grey that its network never saw.)
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from .samples import DOMAINS, MODALITIES, Samples
+from .sets.descriptors import describe
 
 
 class Batch(NamedTuple):
@@ -23,6 +24,11 @@ class Batch(NamedTuple):
     kind: Tensor  # int64 "b"
     domain: Tensor  # int64 "b"
     rows: Tensor  # int64 "b", the place in the data set
+    chance: Tensor  # float32 "b m", uniform in [0, 1) in training, for what drops modalities; 1 in evaluation
+
+    def map(self, fn: Callable[[Tensor], Tensor]) -> "Batch":
+        """`fn` of every tensor."""
+        return Batch({name: fn(image) for name, image in self.inputs.items()}, *(fn(x) for x in self[1:]))
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -76,16 +82,63 @@ def augment(images: dict[str, Tensor], generator: torch.Generator, *, jitter: fl
     return out
 
 
+class Steps(Dataset[Batch]):
+    """A whole training, step by step: item k is the batch of step k, augmented.
+
+    What a step shows depends on `seed` and k alone. So a loader may fetch steps in any number of processes, a training
+    may go on at any step, and of several processes that train together each can take its share of the same batch.
+
+    Args:
+        samples: to draw from, balanced (:class:`BalancedBatches`).
+        epochs: how often to go through them.
+        size: of a batch, over all processes.
+        seed: of order and augmentation.
+        infrared: what the infrared input is made of, names of ``sets.descriptors``.
+        share: (rank, number of processes).
+    """
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        epochs: int,
+        size: int,
+        seed: int,
+        infrared: Sequence[str] = ("grey",),
+        share: tuple[int, int] = (0, 1),
+    ):
+        if size % share[1]:
+            raise ValueError(f"size: expected a multiple of the {share[1]} processes, found {size}")
+        order = torch.Generator().manual_seed(seed)
+        batches = BalancedBatches(samples.domain, samples.live, size=size, generator=order)
+        self.plan = [rows for _ in range(epochs) for rows in batches]
+        self.samples, self.seed, self.infrared, self.share = samples, seed, infrared, share
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    def __getitem__(self, step: int) -> Batch:
+        rank, processes = self.share
+        numbers = torch.Generator().manual_seed(1_000_003 * self.seed + step)
+        data = FaceData(self.samples, generator=numbers, infrared=self.infrared)
+        return data[self.plan[step]].map(lambda x: x[rank::processes])
+
+
 class FaceData(Dataset[Batch]):
     """Samples in memory, a batch at a time: index with a list of integers.
 
-    With a `generator` each batch is augmented. For a loader: ``DataLoader(data, sampler=BalancedBatches(…),
-    batch_size=None)``, or simply ``for rows in BalancedBatches(…): batch = data[rows]``.
+    With a `generator` each batch is augmented; then the infrared image is described by `infrared`. A training takes
+    :class:`Steps`; without one, ``for rows in BalancedBatches(…): batch = data[rows]``.
     """
 
-    def __init__(self, samples: Samples, *, generator: torch.Generator | None = None):
-        self.samples = samples
-        self.generator = generator
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        generator: torch.Generator | None = None,
+        infrared: Sequence[str] = ("grey",),
+    ):
+        self.samples, self.generator, self.infrared = samples, generator, infrared
 
     def __len__(self) -> int:
         return len(self.samples.live)
@@ -96,10 +149,13 @@ class FaceData(Dataset[Batch]):
             raise ValueError(f"rows: expected a list of integers, found {rows!r}")
         chosen = self.samples.select(index)
         images = {name: getattr(chosen, name) for name in MODALITIES}
+        chance = torch.ones(len(index), len(MODALITIES))
         if self.generator is not None:
             images = augment(images, self.generator)
+            chance = torch.rand(chance.shape, generator=self.generator)
+        images["infrared"] = describe(images["infrared"], self.infrared)
         inputs = {name: normalise(image) for name, image in images.items()}
-        return Batch(inputs, chosen.live, chosen.kind, chosen.domain, index)
+        return Batch(inputs, chosen.live, chosen.kind, chosen.domain, index, chance)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, for evaluation."""

@@ -1,0 +1,23 @@
+"""The file that a finished training leaves behind: what it was made from, and the thresholds to decide with."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+NAME = "run.json"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Save so that a reader finds all of it or nothing."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def check(path: Path, made: dict[str, Any]) -> None:
+    """Refuse to take a training for finished that was made otherwise."""
+    found = json.loads(path.read_text())
+    differ = [name for name in made if made[name] != found.get(name)]
+    if differ:
+        expected, there = ({name: of.get(name) for name in differ} for of in (made, found))
+        raise ValueError(f"resume: expected {path} to hold {expected}, found {there}")
