@@ -104,9 +104,8 @@ def run(unit: Unit, plan: Plan, progress: Callable[[float], object]) -> str:
     if rank == 0:
         states = {"last": {k: v.clone() for k, v in fitted.system.state_dict().items()}, "best": fitted.best}
         for cell in unit.cells:
-            if cell.targets != unit.cells[0].targets:
-                test = gather(cell, get)[2]
-            save_scores(files[cell], fitted.system, states, dev, test, options, cell.missing)
+            own = test if cell.targets == unit.cells[0].targets else gather(cell, get)[2]
+            save_scores(files[cell], fitted.system, states, dev, own, options, cell.missing)
         save_history(folder / "history.json", fitted)
         thresholds = {r.epoch: eer_threshold(*r.dev[:2]) for r in load(unit, unit.cells[0], plan.out)}
         record.write_text(done, json.dumps(made | {"size": train.rgb.shape[-1], "thresholds": thresholds}))

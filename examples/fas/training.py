@@ -92,9 +92,11 @@ def fit(
         restore_random(state["random"], options.device)
         progress(first / length)
 
-    net: torch.nn.Module = system if processes == 1 else DistributedDataParallel(system, broadcast_buffers=False)
+    net: torch.nn.Module = system if processes == 1 else DistributedDataParallel(system)
     looks = [share_of(samples, options, rank, processes) for samples in (train, dev)]
-    loader = iter(DataLoader(steps, sampler=range(first, len(steps)), batch_size=None, num_workers=options.workers))
+    ahead = range(first, len(steps))
+    apart = torch.Generator()  # or the loader would draw from the global stream that was just restored
+    loader = iter(DataLoader(steps, sampler=ahead, batch_size=None, num_workers=options.workers, generator=apart))
     for step in range(first, len(steps)):
         if step % length == 0:
             system.eval()

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,12 @@ def run_diff(text: str) -> None:
         assert all(not torch.equal(a, b) for a, b in zip(model.parameters(), before, strict=True)), side
 
 
+@cache
+def show_help(script: str) -> None:
+    """A script imports what it needs and knows its arguments."""
+    subprocess.run([sys.executable, script, "--help"], cwd=ROOT, check=True, capture_output=True)
+
+
 def check_shell(text: str) -> None:
     """Targets exist, scripts understand --help, and packages are asked for as the Makefile does."""
     makefile = (ROOT / "Makefile").read_text()
@@ -61,7 +68,9 @@ def check_shell(text: str) -> None:
             if words[:1] == ["make"]:
                 subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
             elif words[:1] == ["python"] and words[1].endswith(".py"):
-                subprocess.run([sys.executable, words[1], "--help"], cwd=ROOT, check=True, capture_output=True)
+                show_help(words[1])
+            elif words[:2] == ["torchrun", "--nproc-per-node"]:
+                show_help(words[3])
             elif words[:2] == ["python", "-m"]:
                 assert words[2] in ("venv", "pytest")
             elif words[:2] == ["pip", "install"]:

@@ -3,7 +3,20 @@
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.nn.functional import all_reduce
+
+
+class Total(torch.autograd.Function):
+    """The sum over all processes; the gradient of each one's share is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return Total.forward(ctx, grad)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -14,7 +27,7 @@ class BatchNorm(nn.BatchNorm2d):
         if not self.training or not dist.is_initialized() or dist.get_world_size() == 1:
             return super().forward(x)
         processes, dims = dist.get_world_size(), (0, 2, 3)
-        mean, square = all_reduce(torch.stack([x.mean(dims), x.square().mean(dims)])) / processes
+        mean, square = Total.apply(torch.stack([x.mean(dims), x.square().mean(dims)])) / processes
         variance = square - mean.square()
         with torch.no_grad():
             count = processes * x.numel() // x.shape[1]

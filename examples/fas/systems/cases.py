@@ -36,7 +36,7 @@ class OnlyWhere:
 
         # a slow branch: undo what those pairs put on its own row, and count them whole
         part = torch.where(square > 0, u * dots.abs() / square.clamp(min=torch.finfo(g.dtype).tiny), 0)
-        undone = (outside * torch.where(aligned, part, -part)).sum(1, keepdim=True)
+        undone = (outside * part).sum(1, keepdim=True)  # u <g_b, g_k>/|g_b|² with a sign that makes it positive
         slow = torch.where(outside, there, weights - own * undone)
 
         # a fast branch: one pair, itself against the sum of the others
