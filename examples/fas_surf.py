@@ -55,8 +55,9 @@ def main() -> None:
     for reason in carried_out(plan, 1 if processes > 1 else args.jobs, quiet=rank > 0):
         print(f"left out: {reason}")
     if rank == 0:
+        print("writing the report", flush=True)
         took = f"{(time.perf_counter() - began) / 60:.1f} minutes"
-        report(plan, list(study.results(plan)), took)
+        report(plan, study.results(plan), took)
     if processes > 1:
         dist.destroy_process_group()
 

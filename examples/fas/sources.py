@@ -16,12 +16,16 @@ class Standin(NamedTuple):
     folder: Path
     workers: int = 2
 
+    def __str__(self) -> str:
+        """For a report."""
+        sizes = ", ".join(f"{split} {count}" for split, count in COUNTS.items())
+        return f"generated faces, {sizes} a domain, half of the test live; drawn anew for each seed, in {self.folder}"
+
     def prepare(self, seeds: Iterable[int], pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
         """Write what is not there yet; yields lines to print."""
         for seed in seeds:
             write_standin(self.folder / f"seed-{seed}", seed=seed, workers=self.workers)
-        live = ", ".join(f"{split} {count}" for split, count in COUNTS.items())
-        yield f"generated faces in {self.folder}/, {live} a domain, drawn anew for each seed"
+        yield str(self)
 
     def get(self, seed: int, domain: str, split: str) -> Samples:
         """One split of one domain."""
@@ -37,6 +41,11 @@ class Lists(NamedTuple):
     cache: Path
     size: int = 64
     workers: int = 0
+
+    def __str__(self) -> str:
+        """For a report."""
+        named = ", ".join(f"{domain} {split} {path}" for (domain, split), path in self.lists.items())
+        return f"{named}; images below {self.root}, {self.size} pixels"
 
     def prepare(self, seeds: Iterable[int], pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
         """Read all, so that what is wrong is known before anything is trained."""

@@ -152,16 +152,16 @@ def load_history(folder: Path) -> History:
     return History(**json.loads((folder / "history.json").read_text()))
 
 
-def results(plan: Plan) -> Iterator[Result]:
-    """Every result on disk that the plan asked for, with the late mean where its three parts are there."""
-    for unit in units(plan):
-        for cell in unit.cells:
-            yield from load(unit, cell, plan.out)
+def results(plan: Plan) -> list[Result]:
+    """Every result on disk that the plan asked for, and the late mean where its three parts are there."""
+    found = [result for unit in units(plan) for cell in unit.cells for result in load(unit, cell, plan.out)]
     if set(ALONE) <= set(plan.systems):
         for unit in units(plan._replace(systems=(next(iter(ALONE)),))):
             for cell in unit.cells:
-                thirds = [list(load(unit._replace(system=name), cell, plan.out)) for name in ALONE]
-                yield from (late_mean(three) for three in zip(*thirds, strict=True))
+                thirds = [load(unit._replace(system=name), cell, plan.out) for name in ALONE]
+                found += [late_mean(three) for three in zip(*thirds, strict=True)]
+    rows = [*ALONE, LATE_MEAN, *SYSTEMS, *ABLATION]  # of a table
+    return sorted(found, key=lambda r: (rows.index(r.system), plan.cells.index(r.cell), r.seed))
 
 
 def file_of(unit: Unit, cell: Cell, out: Path) -> Path:
