@@ -95,4 +95,6 @@ def _attend(
         multiple = _CUDA_MULTIPLE if q.is_cuda else 1
     if lacking := -width % multiple:
         q, k, v = (F.pad(x, (0, lacking)) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[..., :width]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[..., :width]
+    # on CPUs with AVX-512 torch's kernel takes a row of NaN for one that is masked throughout, and returns zeros
+    return out if q.is_cuda else out + 0 * q.detach().abs().amax(-1, keepdim=True)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
+from fas.standin import make_split
+from torch import Tensor
 from uncertainty_parts import faces, feature, models, sources, truth
 
 from balancekit import DeepEnsemble
@@ -64,13 +65,12 @@ def test_disagreement_sees_what_density_cannot() -> None:
 
 
 def test_the_network_has_the_dropout_that_is_sampled() -> None:
-    model = faces.FaceNet(adapters=False)
-    for encoder in model.encoders.values():
-        encoder.blocks[0].mlp.insert(2, nn.Dropout(0.1))
-    spread = sources.mc_dropout(
-        model.eval(), tokens(0)._replace(embedded={m: torch.randn(3, 65, 64) for m in model.modalities})
-    )
-    assert all(value.shape == (3, 64) and value.min() > 0 for value in spread.values())
+    samples = make_split("W", "train", 24, seed=0)
+    model = faces.network(samples, seed=0, epochs=1)
+    seen = faces.tokens(model, samples)
+    assert seen.embedded["rgb"].shape == (24, 65, 64) and seen.first["depth"].shape == (24, 64, 64)
+    spread = sources.mc_dropout(model, seen)
+    assert all(value.shape == (24, 64) and value.min() > 0 for value in spread.values())
 
 
 @pytest.mark.compiles
