@@ -48,7 +48,7 @@ test: $(VENV)/.test  ## the whole suite, in WORKERS=2 processes
 $(VENV)-foreign/.ready: constraints-foreign.txt
 	$(PYTHON) -m venv $(VENV)-foreign
 	$(VENV)-foreign/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-foreign.txt \
-		torch torchvision timm transformers safetensors einops numpy pytest
+		torch torchvision timm transformers safetensors einops numpy scikit-learn pytest
 	@touch $@
 
 test-foreign: $(VENV)-foreign/.ready  ## the adapters in backbones of torchvision, timm, transformers and torch
