@@ -74,7 +74,7 @@ def carried_out(plan: Plan, jobs: int, *, quiet: bool) -> Iterable[str]:
 
         def progress(unit: Unit, done: float) -> None:
             bar.set_description_str(f"{unit.system}, {unit.cells[0].name}, seed {unit.seed}", refresh=False)
-            bar.update(min(unit.cost(epochs) * (done - share[unit]), total - bar.n))  # no rounding beyond the end
+            bar.update(min(unit.cost(1) * (done - share[unit]), total - bar.n))  # no rounding beyond the end
             share[unit] = done
 
         yield from study.run_all(plan, jobs, progress)
