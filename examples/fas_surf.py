@@ -21,16 +21,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from fas import scoring, study
+from fas import scoring
 from fas.backbones import backbone
+from fas.plan import Plan, Unit, units
 from fas.protocols import PROTOCOLS, cells, needed
 from fas.reporting import report
 from fas.samples import DOMAINS
+from fas.scores import results
 from fas.sets.descriptors import DESCRIPTORS
 from fas.sources import Lists, Standin
-from fas.study import Plan, Unit
+from fas.study import run_all
 from fas.systems import ABLATION, SYSTEMS
-from fas.training import Options
+from fas.training import Options, place
 from torch import distributed as dist
 from tqdm import tqdm
 
@@ -42,7 +44,7 @@ def main() -> None:
     args = arguments()
     if "RANK" in os.environ:  # torchrun
         dist.init_process_group()
-    rank, processes = study.place()
+    rank, processes = place()
     plan = planned(args)
     pairs = dict.fromkeys(pair for cell in plan.cells for part in needed(cell) for pair in part)
     began = time.perf_counter()
@@ -57,14 +59,14 @@ def main() -> None:
     if rank == 0:
         print("writing the report", flush=True)
         took = f"{(time.perf_counter() - began) / 60:.1f} minutes"
-        report(plan, study.results(plan), took)
+        report(plan, results(plan), took)
     if processes > 1:
         dist.destroy_process_group()
 
 
 def carried_out(plan: Plan, jobs: int, *, quiet: bool) -> Iterable[str]:
     """Run the plan under one progress bar, whose unit is an epoch of the plain baseline: so its time left is true."""
-    todo = study.units(plan)
+    todo = units(plan)
     epochs = plan.options.epochs
     share: dict[Unit, float] = defaultdict(float)
     form = "{percentage:3.0f}% |{bar:30}| {elapsed}, {remaining} left  {desc}"
@@ -77,7 +79,7 @@ def carried_out(plan: Plan, jobs: int, *, quiet: bool) -> Iterable[str]:
             bar.update(min(unit.cost(1) * (done - share[unit]), total - bar.n))  # no rounding beyond the end
             share[unit] = done
 
-        yield from study.run_all(plan, jobs, progress)
+        yield from run_all(plan, jobs, progress)
 
 
 def planned(args: argparse.Namespace) -> Plan:
@@ -125,9 +127,9 @@ def arguments() -> argparse.Namespace:
     add("--ablation", action="store_true", help="also MMDG without each of its parts")
     add("--seeds", type=int, default=1, help="how many")
     add("--seed", type=int, default=0, help="the first")
-    add("--epochs", type=int, default=4)
-    add("--batch", type=int, default=32)
-    add("--lr", type=float, default=1.5e-3)
+    add("--epochs", type=int, default=3)
+    add("--batch", type=int, default=24)
+    add("--lr", type=float, default=3e-3)
     add("--backbone", default="small", help="small, timm:MODEL or transformers:FOLDER")
     add("--weights", type=Path, metavar="FILE", help="of the backbone")
     add("--pretrain", type=int, default=0, metavar="STEPS", help="of M²A²E, without labels, before each training")

@@ -1,8 +1,8 @@
 """Generated faces, a small network for them, and the tokens that uncertainty is read from.
 
 The network is the worked example's baseline: per modality two strided convolutions to 8×8 tokens, one transformer
-block, a head on the class tokens. It has dropout behind attention and in the MLP, so that Monte-Carlo dropout samples
-what was trained.
+block, a head on the mean of the tokens. It has dropout behind attention and in the MLP, so that Monte-Carlo dropout
+samples what was trained.
 """
 
 from collections.abc import Callable
@@ -64,10 +64,10 @@ def network(samples: Samples, seed: int, epochs: int) -> Fusion:
     """Trained with cross-entropy on live against attack."""
     torch.manual_seed(seed)
     model = Fusion(SMALL.streams(CHANNELS))
-    block = model.trunk.blocks[0]
-    for m in MODALITIES:
-        block.attention.of[m] = nn.Sequential(block.attention.of[m], nn.Dropout(RATE))
-        block.mlp.of[m].insert(2, nn.Dropout(RATE))
+    for encoder in model.trunk.encoders.values():
+        (block,) = encoder.blocks
+        block.attention = nn.Sequential(block.attention, nn.Dropout(RATE))
+        block.mlp.insert(2, nn.Dropout(RATE))
     shuffle = torch.Generator().manual_seed(seed)
     data = FaceData(samples, generator=shuffle)
     batches = BalancedBatches(samples.domain, samples.live, size=32, generator=shuffle)
@@ -92,13 +92,13 @@ def tokens(model: Fusion, samples: Samples) -> Tokens:
         return lambda module, args, output: layers[layer][name].append(read(args, output))
 
     handles = []
-    block = model.trunk.blocks[0]
-    for m in MODALITIES:
+    for m, encoder in model.trunk.encoders.items():
+        (block,) = encoder.blocks
         handles += [
-            model.trunk.stems[m].body[2].register_forward_hook(into(0, m, lambda _, output: _pooled(output))),
-            block.attention.of[m].register_forward_hook(into(1, m, lambda args, _: args[0])),
-            block.attention.of[m].register_forward_hook(into(2, m, lambda _, output: output[:, 1:])),
-            block.norm.of[m].register_forward_hook(into(3, m, lambda args, _: args[0][:, 1:])),
+            encoder.stem.body[2].register_forward_hook(into(0, m, lambda _, output: _pooled(output))),
+            block.attention.register_forward_hook(into(1, m, lambda args, _: args[0])),
+            block.attention.register_forward_hook(into(2, m, lambda _, output: output[:, 1:])),
+            block.norm.register_forward_hook(into(3, m, lambda args, _: args[0][:, 1:])),
         ]
     for batch in FaceData(samples).batches(250):
         model(batch.inputs)

@@ -89,10 +89,8 @@ class _Block(nn.Module):
 
     def __init__(self, model: Fusion, modality: str, rate: float) -> None:
         super().__init__()
-        block = model.trunk.blocks[0]
-        self.attention, self.norm, self.mlp = (
-            copy.deepcopy(part.of[modality]) for part in (block.attention, block.norm, block.mlp)
-        )
+        (block,) = copy.deepcopy(model.trunk.encoders[modality].blocks)
+        self.attention, self.norm, self.mlp = block.attention, block.norm, block.mlp
         self.attention[1].p = self.mlp[2].p = rate
 
     def forward(self, x: Tensor) -> Tensor:

@@ -7,11 +7,12 @@
 ``sources``               either of them, by domain and split
 ``protocols``             who is trained on, who is tested on, what is taken away
 ``data``                  normalisation, missing modalities, augmentation, balanced batches
-``backbones``             from images to class tokens: small from scratch, or one ViT of timm or transformers
+``backbones``             from images to features: small from scratch, or one ViT of timm or transformers
 ``systems``               MMDG, its repairs and its peers, each one file of wiring over the library's parts
 ``pretrain``              M²A²E, before any of them
 ``training``              one system trained and scored, resumable at any step
-``study``                 many of them, side by side; ``record``, what a finished one leaves behind
+``plan``                  which trainings a study asks for; ``study`` does them, side by side
+``scores``                what they said of each sample, on disk; ``record``, what a finished one was made from
 ``evaluation``            rates, thresholds from development data, intervals by person and seed
 ``output``                tables, CSV, pictures, one HTML page; ``reporting`` fills them from a study
 ``scoring``               a folder of images through a saved run

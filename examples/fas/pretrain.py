@@ -143,16 +143,15 @@ def encode(trunk: Trunk, modality: str, image: Tensor, hidden: Tensor) -> Tensor
     if isinstance(trunk, Shared):
         tokens = trunk.tokens(image)
         return trunk.encode(visible(tokens[:, :1], tokens[:, 1:]))
-    streams = isinstance(trunk, SmallStreams)
-
-    def part(module: nn.Module) -> nn.Module:
-        return module.of[modality] if streams else module
-
-    x = visible(trunk.class_tokens[modality] if streams else trunk.class_token, trunk.stems[modality](image))
-    for block in trunk.blocks:
-        x = x + part(block.attention)(x)
-        x = x + part(block.mlp)(part(block.norm)(x))
-    return part(trunk.norm)(x)
+    if isinstance(trunk, SmallStreams):
+        own = trunk.encoders[modality]
+        class_token, stem, blocks, norm = own.class_token, own.stem, own.blocks, own.norm
+    else:
+        class_token, stem, blocks, norm = trunk.class_token, trunk.stems[modality], trunk.blocks, trunk.norm
+    x = visible(class_token, stem(image))
+    for block in blocks:
+        x = block(x)
+    return norm(x)
 
 
 def patches(trunk: Trunk, image: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from datetime import date
 
 import torch
 
-from . import study
+from . import scores
 from .evaluation.metrics import eer_threshold
 from .evaluation.results import Result
 from .output.html import write_html
@@ -15,8 +15,8 @@ from .output.layout import as_text
 from .output.sheet import write_csv
 from .output.study import Exhibit, exhibit_section, glossary_section, results_sections
 from .output.tables import ablation_table, interval_table, main_table, relative_drop
+from .plan import Plan, Unit
 from .protocols import gather
-from .study import Plan, Unit
 from .systems import ABLATION, LATE_MEAN
 
 BASELINE, FULL = "ViT", "MMDG"
@@ -53,8 +53,8 @@ def exhibit(plan: Plan, results: list[Result]) -> Exhibit:
     cell, seed = plan.cells[0], plan.seeds[0]
     here = {r.system: r for r in results if (r.cell, r.seed, r.epoch) == (cell, seed, "last")}
     trained = {name: Unit(name, seed, (cell,)) for name in here if name != LATE_MEAN}
-    histories = {name: study.load_history(unit.folder(plan.out)) for name, unit in trained.items()}
-    trust = {name: study.confidences(unit, cell, plan.out) for name, unit in trained.items()}
+    histories = {name: scores.load_history(unit.folder(plan.out)) for name, unit in trained.items()}
+    trust = {name: scores.confidences(unit, cell, plan.out) for name, unit in trained.items()}
     return Exhibit(
         title=f"{cell.protocol}, {cell.name}, seed {seed}",
         test=gather(cell, lambda domain, split: plan.source.get(seed, domain, split))[2],

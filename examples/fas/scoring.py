@@ -20,9 +20,10 @@ from . import record
 from .backbones import backbone
 from .data import hide
 from .samples import MODALITIES, Samples
+from .scores import EPOCHS
 from .sets.images import load_records
 from .sets.lists import Record
-from .study import EPOCHS, SENSORS
+from .study import SENSORS
 from .systems import ABLATION, SYSTEMS, Setup, System
 from .training import Options, autocast, share_of
 

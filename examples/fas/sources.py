@@ -1,13 +1,15 @@
 """Where samples come from: the stand-in, drawn anew for each seed, or list files; either way one loader reads them."""
 
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from .samples import Samples
-from .sets.layouts import COUNTS, write_standin
+from .sets.layouts import write_standin
 from .sets.lists import overlap
 from .sets.opened import open_list
+from .standin import COUNTS, VERSION
 
 
 class Standin(NamedTuple):
@@ -20,6 +22,10 @@ class Standin(NamedTuple):
         """For a report."""
         sizes = ", ".join(f"{split} {count}" for split, count in COUNTS.items())
         return f"generated faces, {sizes} a domain, half of the test live; drawn anew for each seed, in {self.folder}"
+
+    def identity(self) -> str:
+        """What decides the samples."""
+        return f"stand-in {VERSION}, {COUNTS}"
 
     def prepare(self, seeds: Iterable[int], pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
         """Write what is not there yet; yields lines to print."""
@@ -46,6 +52,12 @@ class Lists(NamedTuple):
         """For a report."""
         named = ", ".join(f"{domain} {split} {path}" for (domain, split), path in self.lists.items())
         return f"{named}; images below {self.root}, {self.size} pixels"
+
+    def identity(self) -> str:
+        """What decides the samples: the lists, line by line, and the size."""
+        lines = {f"{domain}:{split}": sha256(path.read_bytes()).hexdigest()[:16]
+                 for (domain, split), path in sorted(self.lists.items())}  # fmt: skip
+        return f"{lines}, {self.size} pixels"
 
     def prepare(self, seeds: Iterable[int], pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
         """Read all, so that what is wrong is known before anything is trained."""

@@ -24,9 +24,9 @@ from .systems import System
 class Options(NamedTuple):
     """How to train. All of it must be the same when a training goes on, except the last two lines."""
 
-    epochs: int = 4
-    batch: int = 32  # over all processes
-    lr: float = 1.5e-3
+    epochs: int = 3
+    batch: int = 24  # over all processes
+    lr: float = 3e-3
     seed: int = 0
     infrared: tuple[str, ...] = ("grey",)
     pretrain: int = 0  # steps of M²A²E before it
@@ -60,11 +60,13 @@ def fit(
     checkpoint: Path | None = None,
     every: int = 0,
     resume: bool = False,
+    made_from: str = "",
     progress: Callable[[float], object] = lambda epochs: None,
 ) -> Fitted:
     """Train what `make` makes; the state is written to `checkpoint` at each epoch's end and after `every` steps.
 
-    Development data choose the best epoch, by AUC, and nothing else.
+    Development data choose the best epoch, by AUC, and nothing else. With `resume`, a checkpoint must hold what this
+    training would: `made_from`, the same number of processes, options and samples.
     """
     rank, processes = place()
     torch.manual_seed(options.seed)
@@ -76,12 +78,12 @@ def fit(
     length = len(steps) // options.epochs
     branches = system.branches()
     groups = system.parameters() if branches is None else [g for g in branches.param_groups() if g["params"]]
-    optimizer = torch.optim.AdamW(groups, lr=options.lr)
+    optimizer = torch.optim.AdamW(groups, lr=options.lr, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(steps))
     scaler = torch.amp.GradScaler(options.device, enabled=options.amp == "fp16")
     parts = {"system": system, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     history, best, first = History({}, [], []), {}, 0
-    run = repr((type(system).__name__, options._replace(device="", workers=0), len(train.live)))
+    run = repr((made_from, processes, options._replace(device="", workers=0), len(train.live), len(dev.live)))
     if resume and checkpoint is not None and checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=options.device)
         if state["run"] != run:
@@ -89,7 +91,7 @@ def fit(
         for name, part in parts.items():
             part.load_state_dict(state[name])
         history, best, first = History(*state["history"]), state["best"], state["step"]
-        restore_random(state["random"], options.device)
+        restore_random(state["random"][rank], options.device)
         progress(first / length)
 
     net: torch.nn.Module = system if processes == 1 else DistributedDataParallel(system)
@@ -121,10 +123,12 @@ def fit(
             history.dev_auc.append(auc(score(system, dev, options)[0].numpy(), dev.live.numpy()))
             if history.dev_auc[-1] == max(history.dev_auc):
                 best = {name: value.clone() for name, value in system.state_dict().items()}
-        if checkpoint is not None and rank == 0 and (done % length == 0 or (every and done % every == 0)):
+        if checkpoint is not None and (done % length == 0 or (every and done % every == 0)):
             state = {name: part.state_dict() for name, part in parts.items()}
             state |= {"history": tuple(history), "best": best, "step": done, "run": run}
-            write(state | {"random": random_state(options.device)}, checkpoint)
+            state["random"] = gathered(random_state(options.device))
+            if rank == 0:
+                write(state, checkpoint)
         progress(done / length)
     return Fitted(system, best, history)
 
@@ -165,6 +169,14 @@ def autocast(options: Options) -> torch.autocast:
 def place() -> tuple[int, int]:
     """This process's rank, and how many there are."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
+def gathered(state: list[Tensor]) -> list[list[Tensor]]:
+    """That of each process."""
+    every: list = [state] * place()[1]
+    if dist.is_initialized():
+        dist.all_gather_object(every, state)
+    return every
 
 
 def random_state(device: str) -> list[Tensor]:

@@ -51,29 +51,27 @@ def test_streams_with_the_weights_of_a_file(file: Path, truth: nn.Module, inputs
         *trunk.norm.parameters(),
     }
     trunk.eval()
-    tap = trunk.tap(0, torch.Tensor.clone)
+    taps = trunk.taps(0, torch.Tensor.clone)
     with torch.no_grad():
-        before = trunk(inputs)
+        before = torch.cat([*trunk(inputs).values()])
         torch.testing.assert_close(before, truth.forward_features(torch.cat([pixels(inputs[m]) for m in NAMES]))[:, 0])
-        assert tap.value.shape == (3, 1 + 14 * 14, 192)
+        assert [tap.value.shape for tap in taps.values()] == [(1, 1 + 14 * 14, 192)] * 3
         crosses = []
         for block in range(trunk.depth):
-            confidence = trunk.tap(block, lambda x: torch.exp(-x.abs().mean(-1)))
+            confidence = trunk.taps(block, lambda x: torch.exp(-x.abs().mean(-1)))
             make = lambda: GatedCrossAttention(192, grid=trunk.grid)  # noqa: E731
             crosses.append(CrossModal(NAMES, hub("rgb", NAMES), make, confidence=confidence))
             trunk.beside_mlp(block, crosses[-1])
-        assert torch.equal(trunk(inputs), before)
+        assert torch.equal(torch.cat([*trunk(inputs).values()]), before)
         nn.init.normal_(next(iter(crosses[0].adapters.values())).up.weight)
-        assert (trunk(inputs) - before).abs().max() > 0.01
+        assert (torch.cat([*trunk(inputs).values()]) - before).abs().max() > 0.01
 
 
 def test_a_sequence_with_ama(file: Path, inputs: dict[str, Tensor]) -> None:
     trunk = backbone(f"timm:{NAME}", file).sequence(CHANNELS).eval()
-    tap = trunk.tap(0, torch.Tensor.clone)
     with torch.no_grad():
         before = trunk(inputs)
         assert before.shape == (1, 192)
-        assert tap.value.shape == (1, 1 + 3 * 14 * 14, 192)
         ama = AMA(NAMES, 192, grid=trunk.grid)
         trunk.beside_attention(0, ama)
         assert torch.equal(trunk(inputs), before)

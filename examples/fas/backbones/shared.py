@@ -60,10 +60,6 @@ class Shared(nn.Module):
             module.training = False
         return self
 
-    def tap(self, block: int, read: Callable[[Tensor], Tensor]) -> Tap:
-        """Listen to what the attention of a block adds, "b n d"."""
-        return Tap(getattr(self.blocks[block], self.attention), partial(of_tokens, read))
-
     def beside_mlp(self, block: int, side: nn.Module) -> None:
         """Add ``side(x³)`` to the MLP's output."""
         self._beside(block, "mlp", side)
@@ -96,15 +92,21 @@ class Shared(nn.Module):
 
 
 class SharedStreams(Shared):
-    """Each modality alone through the same ViT: class tokens "(m b) d"."""
+    """Each modality alone through the same ViT, all as one batch "(m b) n d": class tokens {modality: "b d"}."""
+
+    def taps(self, block: int, read: Callable[[Tensor], Tensor]) -> dict[str, Tap]:
+        """Listen to what the attention of a block adds to each modality, "b n d"."""
+        attention, count = getattr(self.blocks[block], self.attention), len(self.modalities)
+        return {m: Tap(attention, partial(of_tokens, read, k, count)) for k, m in enumerate(self.modalities)}
 
     def own(self, modality: str) -> list[nn.Module | nn.Parameter]:
         """Nothing: every weight serves all."""
         return []
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Class tokens of normalised images {modality: "b c h w"}."""
-        return self.encode(self.all_tokens(inputs))[:, 0]
+        class_tokens = self.encode(self.all_tokens(inputs))[:, 0]
+        return dict(zip(self.modalities, class_tokens.chunk(len(self.modalities)), strict=True))
 
 
 class SharedSequence(Shared):
@@ -118,6 +120,7 @@ class SharedSequence(Shared):
         return self.encode(torch.cat([class_token, patches], 1))[:, 0]
 
 
-def of_tokens(read: Callable[[Tensor], Tensor], output: Any) -> Tensor:
-    """Read the tokens, "b n d", of an attention that may also hand out its weights."""
-    return read(output[0] if isinstance(output, tuple) else output)
+def of_tokens(read: Callable[[Tensor], Tensor], k: int, count: int, output: Any) -> Tensor:
+    """Read the tokens, "b n d", of modality `k` of `count` from an attention that may also hand out its weights."""
+    tokens = output[0] if isinstance(output, tuple) else output
+    return read(tokens.chunk(count)[k])

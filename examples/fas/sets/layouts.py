@@ -15,13 +15,12 @@ import numpy as np
 from PIL import Image
 
 from fas.samples import DOMAINS, SPLITS, Samples
-from fas.standin import IDENTITIES, VERSION, make_split
+from fas.standin import COUNTS, IDENTITIES, VERSION, make_split
 
 from .lists import LAYOUTS
 from .names import image_names
 from .opened import save_truth
 
-COUNTS = {"train": 500, "dev": 200, "test": 800}
 _STAMP = "stand-in.json"
 _PARTIAL = ".partial"
 _CHANNELS = 22  # of a PADISI file; the ones that nobody reads stay 0

@@ -5,6 +5,6 @@
 from: ``shortcuts``, ``probe``, ``acceptance``, ``judgement``, of which drawing needs none.
 """
 
-from .split import IDENTITIES, VERSION, cached_split, make_split
+from .split import COUNTS, IDENTITIES, VERSION, cached_split, make_split
 
-__all__ = ["IDENTITIES", "VERSION", "cached_split", "make_split"]
+__all__ = ["COUNTS", "IDENTITIES", "VERSION", "cached_split", "make_split"]

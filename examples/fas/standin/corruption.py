@@ -16,6 +16,13 @@ from .profiles import Profile
 _PATCH = SIZE // TOKENS
 
 
+def inside(site: Profile) -> Array:
+    """What the black border leaves, bool "h w"."""
+    frame = np.zeros((SIZE, SIZE), bool)
+    frame[site.border : SIZE - site.border, site.border : SIZE - site.border] = True
+    return frame
+
+
 def _region(d: Draws, probability: float) -> Array:
     """A random rectangle of whole tokens, bool "b h w"; empty with 1 − `probability`."""
     token = np.arange(SIZE, dtype=np.float32) // _PATCH
@@ -50,11 +57,12 @@ def corrupt(d: Draws, rgb: Array, depth: Array, infrared: Array, site: Profile) 
     Misalignment and holes in depth: .12 each. Sun: blinds the infrared and with it depth, as often as the site says.
     """
     mismatch, misalignment, hole, sun = range(1, len(FAILURES))
-    rgb_moved = _moved(d, rgb, _region(d, 0.2), 8, 16)
-    ir_moved = _moved(d, infrared, _region(d, 0.075), 8, 16)
-    depth_moved = _moved(d, depth, _region(d, 0.12), 8, 16)
-    depth_shifted = _moved(d, depth_moved, _region(d, 0.12), 3, 6)
-    sunny, holed = _region(d, site.sun)[:, None], _region(d, 0.12)[:, None]
+    frame = inside(site)
+    rgb_moved = _moved(d, rgb, frame & _region(d, 0.2), 8, 16)
+    ir_moved = _moved(d, infrared, frame & _region(d, 0.075), 8, 16)
+    depth_moved = _moved(d, depth, frame & _region(d, 0.12), 8, 16)
+    depth_shifted = _moved(d, depth_moved, frame & _region(d, 0.12), 3, 6)
+    sunny, holed = ((frame & _region(d, p))[:, None] for p in (site.sun, 0.12))
     flood = np.clip(200 + 25 * d.field() + 8 * d.grain(), 0, 255)[:, None].astype(np.uint8)
     ir_flooded = np.where(sunny, np.maximum(ir_moved, flood), ir_moved)
     depth_holed = np.where(holed, np.uint8(0), depth_shifted)

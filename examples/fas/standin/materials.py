@@ -104,7 +104,7 @@ def sheet(d: Draws, f: Face, kind: Array) -> Sheet:
     holes = f.eye_holes + is_kind(kind, *CUTS[1:]) * step(f.nose - 0.3, 0.2)
     holes = holes + is_kind(kind, CUTS[2]) * step(f.lips - 0.35, 0.2)
     cover = cover * (1 - cut * np.minimum(holes, 1))
-    bendable = is_kind(kind, "bent print") | (cut & d.chance(0.5))
+    bendable = is_kind(kind, "bent print") | (cut & d.chance(0.85))
     bend = either(bendable, d.uniform(8, 34), either(screen, 0, d.uniform(0, 4)))
     turn = d.uniform(-0.5, 0.5)
     across = (f.u * np.cos(turn) + f.v * np.sin(turn)) / 0.8

@@ -1,7 +1,7 @@
 """Systems, each one file of wiring over the library's parts.
 
 ======================  ==============================================================================================
-``base``                what a system is; the ViT baseline, one stream a modality and a head on all class tokens
+``base``                what a system is; the ViT baseline, one stream a modality and a head on all features
 ``ama``                 ViT + AMA: all patches in one sequence
 ``joint``               joint and unimodal losses
 ``modality_dropout``    some inputs missing in training

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from balancekit import AMA
-from fas.backbones import Trunk
+from fas.backbones import Sequence
 
 from .base import Output, Setup, System
 
 
 class OneSequence(nn.Module):
-    """A sequence trunk and a head on its class token."""
+    """A sequence trunk and a head on its feature."""
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, trunk: Sequence) -> None:
         super().__init__()
         self.trunk, self.head = trunk, nn.Linear(trunk.width, 2)
 

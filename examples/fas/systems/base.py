@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from balancekit import Branches
-from fas.backbones import Backbone, Trunk
+from fas.backbones import Backbone, Streams
 from fas.data import Batch
 
 Looks = Callable[[], Iterable[Batch]]  # batches of a data set, made anew at each call
@@ -28,26 +28,21 @@ class Output(NamedTuple):
     """What a network says of a batch."""
 
     logits: Tensor  # "b 2": attack, live
-    features: Mapping[str, Tensor] = MappingProxyType({})  # the class token of each modality, "b d"
+    features: Mapping[str, Tensor] = MappingProxyType({})  # of each modality, "b d"
     confidence: Mapping[str, Tensor] = MappingProxyType({})  # of each token, "b n", the class token first
 
 
 class Fusion(nn.Module):
-    """Streams, and one linear head on all class tokens side by side."""
+    """Streams, and one linear head on all features side by side."""
 
-    def __init__(self, trunk: Trunk) -> None:
+    def __init__(self, trunk: Streams) -> None:
         super().__init__()
         self.trunk = trunk
         self.head = nn.Linear(trunk.width * len(trunk.modalities), 2)
 
-    def features(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The class token of each modality, "b d"."""
-        names = self.trunk.modalities
-        return dict(zip(names, self.trunk(inputs).chunk(len(names)), strict=True))
-
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Classify normalised images {modality: "b c h w"}."""
-        features = self.features(inputs)
+        features = self.trunk(inputs)
         return Output(self.head(torch.cat(list(features.values()), -1)), features)
 
 

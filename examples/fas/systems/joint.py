@@ -1,4 +1,4 @@
-"""Joint and unimodal losses: besides the fused head, a linear head on each class token, all trained by cross-entropy.
+"""Joint and unimodal losses: besides the fused head, a linear head on each feature, all trained by cross-entropy.
 
 The plainest way to keep a slow modality learning; in balanced multimodal learning the baseline that many methods do not
 beat.

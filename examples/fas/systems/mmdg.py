@@ -19,13 +19,12 @@ from balancekit import (
     Rebalancer,
     ReGrad,
     Sum,
-    Tap,
     dropout_confidence,
     hub,
     prototypical_cross_entropy,
     single_side_labels,
 )
-from fas.backbones import Trunk
+from fas.backbones import Streams
 from fas.data import Batch
 
 from .base import Fusion, Looks, Output, Setup, System
@@ -49,22 +48,21 @@ SEED = Parts()
 class Gated(Fusion):
     """A fusion whose streams talk through U-Adapters, gated by the confidence of what their attention adds."""
 
-    def __init__(self, trunk: Trunk, parts: Parts) -> None:
+    def __init__(self, trunk: Streams, parts: Parts) -> None:
         super().__init__(trunk)
         names = trunk.modalities
         adapter = partial(GatedCrossAttention, trunk.width, conv="cdc", grid=trunk.grid)
         self.cross: list[CrossModal] = []
-        self.taps: list[Tap] = [trunk.tap(block, dropout_confidence) for block in range(trunk.depth)]
-        for block, tap in enumerate(self.taps if parts.adapter else ()):
-            cross = CrossModal(names, hub(names[0], names), adapter, confidence=tap if parts.uncertainty else None)
+        self.taps = [trunk.taps(block, dropout_confidence) for block in range(trunk.depth)]
+        for block, taps in enumerate(self.taps if parts.adapter else ()):
+            cross = CrossModal(names, hub(names[0], names), adapter, confidence=taps if parts.uncertainty else None)
             trunk.beside_mlp(block, cross)
             self.cross.append(cross)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Classify, and report the confidence of the last block."""
         output = super().forward(inputs)
-        confidence = self.taps[-1].value.chunk(len(output.features))
-        return output._replace(confidence=dict(zip(output.features, confidence, strict=True)))
+        return output._replace(confidence={m: tap.value for m, tap in self.taps[-1].items()})
 
 
 class MMDG(System):
@@ -86,7 +84,7 @@ class MMDG(System):
         return Branches(self, {m: [*trunk.own(m), *(a for c in cross for a in c.into(m))] for m in trunk.modalities})
 
     def prepare(self, train: Looks, dev: Looks, epoch: int) -> None:
-        """Eq. 6: the mean class token of each single-side class."""
+        """Eq. 6: the mean feature of each single-side class."""
         for batch in train():
             labels = single_side_labels(batch.live, batch.domain)
             for m, feature in self.network(batch.inputs).features.items():

@@ -9,11 +9,12 @@
 
 from collections.abc import Mapping
 from functools import partial
+from operator import itemgetter
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from balancekit import CrossModal, GatedCrossAttention, Tap, hub
-from fas.backbones import Trunk
+from fas.backbones import Streams
 
 from .base import Fusion, Looks, Output, Setup
 from .mmdg import MMDG, SEED
@@ -23,21 +24,20 @@ from .sensors import SensorDensity
 class SensorGated(Fusion):
     """A fusion whose adapters hear the confidence of the sensors."""
 
-    def __init__(self, trunk: Trunk, channels: Mapping[str, int]) -> None:
+    def __init__(self, trunk: Streams, channels: Mapping[str, int]) -> None:
         super().__init__(trunk)
         names = trunk.modalities
         self.sensors = SensorDensity(channels, trunk.grid)
-        self.tap = Tap(self.sensors, nn.Identity())
+        taps = {m: Tap(self.sensors, itemgetter(m)) for m in names}
         adapter = partial(GatedCrossAttention, trunk.width, gate="key+output", conv="cdc", grid=trunk.grid)
-        self.cross = [CrossModal(names, hub(names[0], names), adapter, confidence=self.tap) for _ in range(trunk.depth)]
+        self.cross = [CrossModal(names, hub(names[0], names), adapter, confidence=taps) for _ in range(trunk.depth)]
         for block, cross in enumerate(self.cross):
             trunk.beside_mlp(block, cross)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Output:
         """Classify; the sensors are asked first, so that the adapters can hear them."""
-        confidence = self.sensors(inputs).chunk(len(inputs))
-        output = super().forward(inputs)
-        return output._replace(confidence=dict(zip(output.features, confidence, strict=True)))
+        confidence = self.sensors(inputs)
+        return super().forward(inputs)._replace(confidence=confidence)
 
 
 class Repaired(MMDG):

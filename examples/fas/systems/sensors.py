@@ -18,7 +18,7 @@ from .base import Looks
 
 
 class SensorDensity(nn.Module):
-    """Confidence "(m b) (1 + n)" of normalised images; the class token has the mean of its patches'."""
+    """Confidence {modality: "b 1+n"} of normalised images; the class token has the mean of its patches'."""
 
     def __init__(self, channels: Mapping[str, int], grid: tuple[int, int]) -> None:
         super().__init__()
@@ -40,10 +40,10 @@ class SensorDensity(nn.Module):
                 density.commit()
         self.fitted.fill_(True)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+    def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the confidence, detached."""
-        trust = torch.cat([d.confidence(patches(inputs[m], self.grid), self.places) for m, d in self.density.items()])
-        return torch.cat([trust.mean(1, keepdim=True), trust], 1)
+        trust = {m: d.confidence(patches(inputs[m], self.grid), self.places) for m, d in self.density.items()}
+        return {m: torch.cat([t.mean(1, keepdim=True), t], 1) for m, t in trust.items()}
 
 
 def patches(image: Tensor, grid: tuple[int, int]) -> Tensor:

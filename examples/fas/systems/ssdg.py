@@ -44,7 +44,7 @@ class SSDG(System):
 
     def forward(self, inputs: dict[str, Tensor]) -> Output:
         """Classify by angles; `features` has one entry, the fused and normalised one."""
-        fused = torch.cat(list(self.network.features(inputs).values()), -1)
+        fused = torch.cat(list(self.network.trunk(inputs).values()), -1)
         fused, head = normalise_features(fused, released=self.released), self.network.head
         if self.released:
             logits = F.linear(fused, F.normalize(head.weight, dim=0), head.bias)

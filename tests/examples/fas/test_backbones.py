@@ -77,14 +77,18 @@ def pixels(image: Tensor) -> Tensor:
     return F.interpolate(image, (48, 32), mode="bilinear", antialias=True).expand(-1, 3, -1, -1)
 
 
+def joined(features: Tensor | dict[str, Tensor]) -> Tensor:
+    return torch.cat([*features.values()]) if isinstance(features, dict) else features
+
+
 # the two arrangements
 
 
 def test_streams_are_the_vit_of_each_modality(folder: Path, streams: SharedStreams, inputs: dict[str, Tensor]) -> None:
     streams.eval()
     truth = ViTForImageClassification.from_pretrained(folder).vit.eval()
-    expected = torch.cat([truth(pixels(inputs[m])).last_hidden_state[:, 0] for m in NAMES])
-    assert expected.shape == (3 * 2, 16)
+    expected = {m: truth(pixels(inputs[m])).last_hidden_state[:, 0] for m in NAMES}
+    assert expected["rgb"].shape == (2, 16)
     torch.testing.assert_close(streams(inputs), expected)
 
 
@@ -116,7 +120,7 @@ def test_nothing_belongs_to_one_modality(streams: SharedStreams) -> None:
 def test_three_channels_stay_what_they_are(folder: Path, inputs: dict[str, Tensor]) -> None:
     trunk = backbone(f"transformers:{folder}").streams({"depth": 1, "infrared": 3}).eval()
     grey = {"depth": inputs["depth"], "infrared": inputs["depth"].repeat(1, 3, 1, 1)}
-    one, three = trunk(grey).chunk(2)
+    one, three = trunk(grey).values()
     torch.testing.assert_close(one, three)
     with pytest.raises(ValueError, match=r"channels: expected 1 or 3 of depth, .* found 2"):
         backbone(f"transformers:{folder}").streams({"rgb": 3, "depth": 2})
@@ -130,7 +134,7 @@ def test_the_last_block_and_the_norm_train(
     request: pytest.FixtureRequest, make: str, inputs: dict[str, Tensor]
 ) -> None:
     trunk = request.getfixturevalue(make)
-    trunk(inputs).square().sum().backward()
+    joined(trunk(inputs)).square().sum().backward()
     expected = {*trunk.blocks[2].parameters(), *trunk.norm.parameters()}
     assert {p for p in trunk.parameters() if p.requires_grad} == expected
     assert {p for p in trunk.parameters() if p.grad is not None and p.grad.any()} >= {*trunk.norm.parameters()}
@@ -168,26 +172,25 @@ def test_every_call_makes_a_vit_of_its_own(folder: Path) -> None:
 
 def test_adapters_of_all_blocks_change_nothing_at_first(streams: SharedStreams, inputs: dict[str, Tensor]) -> None:
     streams.eval()
-    before = streams(inputs)
+    before = joined(streams(inputs))
     crosses = []
     for block in range(streams.depth):
-        tap = streams.tap(block, lambda x: torch.exp(-x.abs().mean(-1)))
         crosses.append(
             CrossModal(
                 NAMES,
                 hub("rgb", NAMES),
                 lambda: GatedCrossAttention(16, width=4, heads=2, grid=streams.grid),
-                confidence=tap,
+                confidence=streams.taps(block, lambda x: torch.exp(-x.abs().mean(-1))),
             )
         )
         streams.beside_mlp(block, crosses[-1])
         streams.beside_attention(block, ConvAdapter(16, width=4, grid=streams.grid))
-    assert torch.equal(streams(inputs), before)
+    assert torch.equal(joined(streams(inputs)), before)
     train_only(streams, *crosses)
-    streams(inputs).square().sum().backward()
+    joined(streams(inputs)).square().sum().backward()
     assert all(a.up.weight.grad.any() for cross in crosses[:-1] for a in cross.adapters.values())
     nn.init.normal_(next(iter(crosses[0].adapters.values())).up.weight)
-    assert (streams(inputs) - before).abs().max() > 0.01
+    assert (joined(streams(inputs)) - before).abs().max() > 0.01
 
 
 def test_ama_in_every_block_of_a_sequence(sequence: SharedSequence, inputs: dict[str, Tensor]) -> None:
@@ -202,18 +205,14 @@ def test_ama_in_every_block_of_a_sequence(sequence: SharedSequence, inputs: dict
     assert (sequence(inputs) - before).abs().max() > 0.01
 
 
-@pytest.mark.parametrize(("make", "shape"), [("streams", (6, 7, 16)), ("sequence", (2, 19, 16))])
-def test_a_tap_hears_what_the_attention_adds(
-    request: pytest.FixtureRequest, make: str, shape: tuple, inputs: dict[str, Tensor]
-) -> None:
-    trunk = request.getfixturevalue(make).eval()
-    taps = [trunk.tap(block, torch.Tensor.clone) for block in range(3)]
-    trunk(inputs)
-    assert [tap.value.shape for tap in taps] == [shape] * 3
-    block = trunk.blocks[0]
-    tokens = trunk.all_tokens(inputs)
-    if make == "streams":
-        torch.testing.assert_close(taps[0].value, block.attention(block.layernorm_before(tokens))[0])
+def test_a_tap_hears_what_the_attention_adds(streams: SharedStreams, inputs: dict[str, Tensor]) -> None:
+    streams.eval()
+    taps = [streams.taps(block, torch.Tensor.clone) for block in range(3)]
+    streams(inputs)
+    assert [tap[m].value.shape for tap in taps for m in NAMES] == [(2, 7, 16)] * 9
+    block = streams.blocks[0]
+    heard = torch.cat([tap.value for tap in taps[0].values()])
+    torch.testing.assert_close(heard, block.attention(block.layernorm_before(streams.all_tokens(inputs)))[0])
 
 
 # names and files
@@ -373,12 +372,16 @@ def test_the_encoder_sees_nothing_of_a_hidden_patch(
 def test_with_nothing_hidden_the_encoder_is_the_trunk(any_trunk: nn.Module, inputs: dict[str, Tensor]) -> None:
     any_trunk.eval()
     none = torch.zeros(2, any_trunk.grid[0] * any_trunk.grid[1], dtype=torch.bool)
+
+    def feature(m: str) -> Tensor:
+        tokens = encode(any_trunk, m, inputs[m], none)
+        return tokens[:, 0] if isinstance(any_trunk, SharedStreams | SharedSequence) else tokens.mean(1)
+
     if hasattr(any_trunk, "own"):  # streams
-        alone = torch.cat([encode(any_trunk, m, inputs[m], none)[:, 0] for m in NAMES])
-        torch.testing.assert_close(alone, any_trunk(inputs))
+        torch.testing.assert_close({m: feature(m) for m in NAMES}, any_trunk(inputs))
     else:
         any_trunk.modalities = ("rgb",)
-        torch.testing.assert_close(encode(any_trunk, "rgb", inputs["rgb"], none)[:, 0], any_trunk(inputs))
+        torch.testing.assert_close(feature("rgb"), any_trunk(inputs))
 
 
 def test_a_decoder_puts_what_is_visible_in_its_place() -> None:
@@ -469,9 +472,9 @@ def test_of_a_shared_vit_the_last_block_and_the_norm_learn(streams: SharedStream
 def test_batch_norms_end_with_the_statistics_of_whole_faces(samples: Samples) -> None:
     trunk = small()
     pretrain(trunk, samples, steps=4, batch=16, ratio=0.9)
-    norm = trunk.stems["rgb"].body[1]
+    norm = trunk.encoders["rgb"].stem.body[1]
     with torch.no_grad():
-        maps = trunk.stems["rgb"].body[0](FaceData(samples)[range(60)].inputs["rgb"])
+        maps = trunk.encoders["rgb"].stem.body[0](FaceData(samples)[range(60)].inputs["rgb"])
     off = (norm.running_mean - maps.mean((0, 2, 3))).abs() / maps.std((0, 2, 3))
     assert off.max() < 0.1
 

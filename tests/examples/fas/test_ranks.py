@@ -14,6 +14,7 @@ from fas.study import SENSORS
 from fas.systems import SYSTEMS, Setup, System
 from fas.training import Fitted, Options, fit, place
 from torch import Tensor, nn
+from torch import distributed as dist
 
 from tests.integration import ranks as gloo
 
@@ -64,7 +65,28 @@ def work(rank: int, size: int, folder: Path) -> None:
     for name in NAMES:
         run = trained(name, samples)
         found[name] = {"state": run.system.state_dict(), "losses": run.history.losses, "auc": run.history.dev_auc}
+    found["whole"], found["resumed"] = interrupted(samples, folder / "state.pt")
     torch.save(found, folder / f"{rank}.pt")
+
+
+class Killed(Exception):
+    pass
+
+
+def interrupted(samples: tuple[Samples, Samples], checkpoint: Path) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weights of MMDG, with its dropout, and those of the same training killed after the second of three steps."""
+    system = partial(SYSTEMS["MMDG"], Setup(SMALL, dict(SENSORS), len(DOMAINS), sync=True))
+    go = partial(fit, system, *samples, Options(epochs=1, batch=16), checkpoint=checkpoint, every=1)
+    whole = go().system.state_dict()
+
+    def progress(epochs: float) -> None:
+        if epochs > 0.6:
+            raise Killed
+
+    with pytest.raises(Killed):
+        go(progress=progress)
+    dist.barrier()  # the first process has written the file that the second will read
+    return whole, go(resume=True).system.state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +105,12 @@ def test_batch_normalisation_is_that_of_the_whole_batch(ranks) -> None:
             torch.testing.assert_close(found["norm"][name], whole[name], msg=name)
     for name in ("weight grad", "bias grad"):
         torch.testing.assert_close(sum(found["norm"][name] for found in ranks), whole[name], msg=name)
+
+
+def test_two_processes_with_dropout_go_on_as_if_they_had_not_been_killed(ranks) -> None:
+    for found in ranks:
+        assert found["whole"].keys() == found["resumed"].keys()
+        assert all(torch.equal(value, found["resumed"][key]) for key, value in found["whole"].items())
 
 
 @pytest.mark.parametrize("name", NAMES)

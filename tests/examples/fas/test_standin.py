@@ -30,6 +30,13 @@ def test_shapes_types_and_labels(few, domain):
     assert 0.4 < s.rgb.float().mean() / 127 < 1.6 or domain == "S"  # neither black nor blown out
 
 
+def test_no_failure_reaches_into_the_black_border(few):
+    width = PROFILES["C"].border
+    for image in (few["C"].rgb, few["C"].depth, few["C"].infrared):
+        inner = image[..., width:-width, width:-width]
+        assert inner.any() and image.sum() == inner.sum()
+
+
 def test_the_same_seed_gives_the_same_samples_and_another_seed_does_not(few):
     assert_same(make_split("W", "test", 40, seed=3), few["W"])
     assert not torch.equal(make_split("W", "test", 40, seed=4).rgb, few["W"].rgb)

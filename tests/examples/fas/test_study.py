@@ -12,11 +12,13 @@ import pytest
 import torch
 from fas import scoring, study
 from fas.data import hide, normalise
+from fas.evaluation.metrics import eer_threshold
+from fas.plan import Plan, units
 from fas.protocols import cells
 from fas.samples import MODALITIES, Samples
+from fas.scores import load, results
 from fas.sets.layouts import write_layout
 from fas.standin import make_split
-from fas.study import Plan
 from fas.systems import ALONE, LATE_MEAN, Output
 from fas.training import Options
 from PIL import Image
@@ -31,6 +33,9 @@ class Tiny(NamedTuple):
 
     def get(self, seed: int, domain: str, split: str) -> Samples:
         return self.parts[domain, split]
+
+    def identity(self) -> str:
+        return f"{len(self.parts)} parts"
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +54,15 @@ def plan(source: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Plan:
 
 
 def test_p2_costs_no_training_that_p1_has_done(plan: Plan) -> None:
-    todo = study.units(plan)
+    todo = units(plan)
     assert len(todo) == 3 and all(len(unit.cells) == 4 for unit in todo)
     assert len(list(plan.out.rglob("checkpoint.pt"))) == 3
-    both = study.units(plan._replace(cells=cells("P1") + cells("P2") + cells("P3")))
+    both = units(plan._replace(cells=cells("P1") + cells("P2") + cells("P3")))
     assert len(both) == 3 * (4 + 2)
 
 
 def test_the_late_mean_is_the_mean_of_those_that_see_something(plan: Plan) -> None:
-    found = {(r.system, r.cell.missing, r.epoch): r for r in study.results(plan)}
+    found = {(r.system, r.cell.missing, r.epoch): r for r in results(plan)}
     assert len(found) == 4 * 4 * 2
     for (system, missing, epoch), r in found.items():
         if system == LATE_MEAN:
@@ -68,15 +73,19 @@ def test_the_late_mean_is_the_mean_of_those_that_see_something(plan: Plan) -> No
                 np.testing.assert_allclose(getattr(r, part).scores, sum(scores) / len(scores), rtol=1e-6)
 
 
-def test_what_is_finished_is_not_trained_again(plan: Plan, monkeypatch) -> None:
+def test_what_is_finished_is_not_trained_again(plan: Plan, source: Tiny, monkeypatch) -> None:
     def refuse(*_, **__):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(study, "fit", refuse)
-    again = plan._replace(resume=True)
-    assert list(study.run_all(again, 1, lambda unit, done: None)) == []
-    with pytest.raises(ValueError, match=r"resume: expected .*run\.json to hold .*'lr': 0\.5.*found .*'lr': 0\.0015"):
+    again, shown = plan._replace(resume=True), []
+    assert list(study.run_all(again, 1, lambda unit, done: shown.append(done))) == []
+    assert shown == [1, 1, 1]  # epochs: what is finished counts as done
+    with pytest.raises(ValueError, match=r"resume: expected .*run\.json to hold .*'lr': 0\.5.*found .*'lr': 0\.003"):
         list(study.run_all(again._replace(options=plan.options._replace(lr=0.5)), 1, lambda unit, done: None))
+    with pytest.raises(ValueError, match=r"resume: expected .*'data': '1 parts'.* found .*'data': '7 parts'"):
+        fewer = Tiny({("W", "test"): source.parts["W", "test"]})
+        list(study.run_all(again._replace(source=fewer), 1, lambda unit, done: None))
     other = plan._replace(resume=True, options=plan.options._replace(workers=2, device="cuda"))
     assert list(study.run_all(other, 1, lambda unit, done: None)) == []  # where it ran decides nothing
 
@@ -91,11 +100,11 @@ def write_folder(samples: Samples, folder: Path, modalities: tuple[str, ...] = M
 
 
 def test_scores_of_a_folder_are_those_of_the_study(plan: Plan, source: Tiny, tmp_path: Path, capsys) -> None:
-    unit = next(u for u in study.units(plan) if u.system == "depth alone")
+    unit = next(u for u in units(plan) if u.system == "depth alone")
     run = unit.folder(plan.out)
     folder = write_folder(source.get(3, "W", "test"), tmp_path / "faces")
     for epoch in ("last", "best"):
-        (expected,) = [r for r in study.load(unit, unit.cells[0], plan.out) if r.epoch == epoch]
+        (expected,) = [r for r in load(unit, unit.cells[0], plan.out) if r.epoch == epoch]
         scoring.main(
             [str(run), str(folder), "--epoch", epoch, "--out", str(tmp_path / "scores.csv"), "--device", "cpu"]
         )
@@ -105,7 +114,7 @@ def test_scores_of_a_folder_are_those_of_the_study(plan: Plan, source: Tiny, tmp
         scores = [float(row["score"]) for row in rows]
         np.testing.assert_allclose(scores, expected.test.scores, atol=1e-6)
         threshold = json.loads((run / "run.json").read_text())["thresholds"][epoch]
-        assert threshold == study.eer_threshold(*expected.dev[:2])
+        assert threshold == eer_threshold(*expected.dev[:2])
         assert [row["decision"] == "live" for row in rows] == [score >= threshold for score in scores]
         said = capsys.readouterr().out
         assert f"threshold {threshold:+.4f}: equal error rate on the development data of C, P, S, {epoch} epoch" in said
@@ -143,7 +152,7 @@ def test_errors_name_the_path(plan: Plan, tmp_path: Path) -> None:
             scoring.main([str(run), str(folder), "--device", "cpu"])
         return str(stopped.value)
 
-    run = study.units(plan)[0].folder(plan.out)
+    run = units(plan)[0].folder(plan.out)
     assert f"expected a checkpoint at {tmp_path / 'checkpoint.pt'}, found none" in error(tmp_path, tmp_path)
     (tmp_path / "checkpoint.pt").touch()
     assert f"a finished training at {tmp_path / 'run.json'}, found none" in error(tmp_path, tmp_path)

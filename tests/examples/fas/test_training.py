@@ -114,24 +114,24 @@ def test_a_finished_training_is_read_back(data, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "change", "expected", "found"),
+    ("change", "expected", "found"),
     [
-        ("ViT", {"lr": 0.5}, "lr=0.5", "lr=0.0015"),
-        ("ViT", {"epochs": 5}, "epochs=5", "epochs=3"),
-        ("SSDG, paper", {}, "'SSDG'", "'System'"),
+        ({"options": OPTIONS._replace(lr=0.5)}, "lr=0.5", "lr=0.003"),
+        ({"options": OPTIONS._replace(epochs=5)}, "epochs=5", "epochs=3"),
+        ({"made_from": "other lists"}, "other lists", "these lists"),
     ],
 )
-def test_a_training_goes_on_with_its_own_options_only(data, tmp_path: Path, name, change, expected, found) -> None:
+def test_a_training_goes_on_with_its_own_options_only(data, tmp_path: Path, change, expected, found) -> None:
     place = tmp_path / "state.pt"
 
     def stop(epochs: float) -> None:
         raise Killed
 
     with pytest.raises(Killed):
-        fitted("ViT", data, checkpoint=place, every=1, progress=stop)
+        fitted("ViT", data, checkpoint=place, every=1, made_from="these lists", progress=stop)
     before = place.read_bytes()
     with pytest.raises(ValueError, match=rf"resume: expected .*state\.pt to hold .*{expected}.*found .*{found}"):
-        fitted(name, data, options=OPTIONS._replace(**change), checkpoint=place, resume=True)
+        fitted("ViT", data, checkpoint=place, resume=True, **{"made_from": "these lists", **change})
     assert place.read_bytes() == before
 
 
