@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from fas.samples import DOMAINS, SPLITS
 from fas.sets.layouts import write_standin
-from fas.standin import COUNTS, cached_split
-from fas.standin.acceptance import measure_domain, measure_target
+from fas.standin import cached_split
+from fas.standin.acceptance import COUNTS, measure_domain, measure_target
 from fas.standin.judgement import TITLES, judge
 
 

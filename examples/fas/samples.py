@@ -1,5 +1,6 @@
 """The one record that generated and real faces share, and the names behind its codes."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -58,9 +59,9 @@ class Samples(NamedTuple):
         return [KINDS[code] for code in self.kind.tolist()]
 
     def save(self, path: Path) -> None:
-        """Write an .npz file; a reader never sees a half-written one."""
+        """Write an .npz file; a reader never sees a half-written one, whoever else writes it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial.npz")
+        partial = path.with_suffix(f".{os.getpid()}.partial.npz")
         arrays = {name: field.numpy() for name, field in self._asdict().items()}
         np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
         partial.replace(path)

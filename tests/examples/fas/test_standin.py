@@ -136,3 +136,19 @@ def test_wrong_calls_name_the_argument(arguments, word):
 
 def test_kinds_start_with_live():
     assert KINDS[0] == "live" and len(set(KINDS)) == len(KINDS)
+
+
+def test_two_processes_that_save_the_same_samples_do_not_spoil_each_other(few, tmp_path, monkeypatch):
+    path, other = tmp_path / "a.npz", make_split("S", "test", 2, seed=0)
+    savez = np.savez
+
+    def interrupted(*args, **arrays):
+        savez(*args, **arrays)
+        monkeypatch.setattr(np, "savez", savez)
+        monkeypatch.setattr("os.getpid", lambda: -1)
+        other.save(path)
+
+    monkeypatch.setattr(np, "savez", interrupted)
+    few["S"].save(path)
+    assert_same(load(path), few["S"])
+    assert list(tmp_path.iterdir()) == [path]
