@@ -68,7 +68,7 @@ def test_the_network_has_the_dropout_that_is_sampled() -> None:
     samples = make_split("W", "train", 24, seed=0)
     model = faces.network(samples, seed=0, epochs=1)
     seen = faces.tokens(model, samples)
-    assert seen.embedded["rgb"].shape == (24, 65, 64) and seen.first["depth"].shape == (24, 64, 64)
+    assert seen.embedded["rgb"].shape == (24, 65, 64) and seen.first["depth"].shape == (24, 64, 32)
     spread = sources.mc_dropout(model, seen)
     assert all(value.shape == (24, 64) and value.min() > 0 for value in spread.values())
 
