@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from balancekit._distributed import all_reduce_sum
@@ -60,11 +61,13 @@ def across_ranks(
             speed=speed.where(present, -torch.inf),
             present=present,
         )
+        # the one look from the host, only with sync: which passes to run is decided there
+        *rows, (_, *here_or_there) = torch.cat([reached, F.pad(ranks, (1, 0))[None]]).tolist()
         everywhere = {
             leaf: frozenset(r for r, flag in enumerate(flags) if flag)
-            for leaf, flags in zip(leaves, reached.tolist(), strict=True)  # the one look from the host, only with sync
+            for leaf, flags in zip(leaves, rows, strict=True)
             if any(flags)
         }
         others = {leaf: rows for leaf, rows in found.reached_by.items() if leaf not in owners}
-        somewhere = {m for m, flag in enumerate(present.tolist()) if flag}
+        somewhere = {m for m, flag in enumerate(here_or_there) if flag}
         return averaged, ranks, Survey({**everywhere, **others}, found.obstacles), somewhere
