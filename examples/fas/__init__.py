@@ -14,6 +14,7 @@
 ``plan``                  which trainings a study asks for; ``study`` does them, side by side
 ``scores``                what they said of each sample, on disk; ``record``, what a finished one was made from
 ``evaluation``            rates, thresholds from development data, intervals by person and seed
+``files``                 what is written is there whole or not at all
 ``output``                tables, CSV, pictures, one HTML page; ``reporting`` fills them from a study
 ``scoring``               a folder of images through a saved run
 ========================  ============================================================================================

@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .files import whole
+
 NAME = "run.json"
 
 
 def write_text(path: Path, text: str) -> None:
-    """Save so that a reader finds all of it or nothing."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    """Save, whole or not at all."""
+    with whole(path) as partial:
+        partial.write_text(text)
 
 
 def check(path: Path, made: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """The one record that generated and real faces share, and the names behind its codes."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
+
+from .files import whole
 
 MODALITIES = ("rgb", "depth", "infrared")
 DOMAINS = ("S", "C", "W", "P")  # CASIA-SURF, CeFA, WMCA, PADISI-USC, or a stand-in with the same traits
@@ -60,11 +61,9 @@ class Samples(NamedTuple):
 
     def save(self, path: Path) -> None:
         """Write an .npz file; a reader never sees a half-written one, whoever else writes it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial.npz")
         arrays = {name: field.numpy() for name, field in self._asdict().items()}
-        np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
-        partial.replace(path)
+        with whole(path) as partial:
+            np.savez(partial, **arrays)  # pyright: ignore[reportArgumentType]
 
 
 def load(path: Path) -> Samples:

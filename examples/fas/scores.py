@@ -11,6 +11,7 @@ from torch import Tensor
 from . import record
 from .evaluation.metrics import Scored
 from .evaluation.results import Result
+from .files import whole
 from .plan import Plan, Unit, units
 from .protocols import Cell
 from .samples import Samples
@@ -39,9 +40,8 @@ def save_scores(
     for cell, found in arrays.items():
         if last_is_best:
             found |= {f"best {part}": found[f"last {part}"] for part in ("dev", "test")}
-        partial = files[cell].with_suffix(".partial.npz")
-        np.savez_compressed(partial, **found)  # pyright: ignore[reportArgumentType]
-        partial.replace(files[cell])
+        with whole(files[cell]) as partial:
+            np.savez_compressed(partial, **found)  # pyright: ignore[reportArgumentType]
 
 
 def truth(dev: Samples, test: Samples) -> dict[str, np.ndarray]:

@@ -19,6 +19,7 @@ from torch import Tensor
 from . import record
 from .backbones import backbone
 from .data import hide
+from .files import whole
 from .samples import MODALITIES, Samples
 from .scores import EPOCHS
 from .sets.images import load_records
@@ -144,8 +145,5 @@ def score_folder(system: System, found: Folder, options: Options) -> Tensor:
 
 def write(rows: list[tuple[str, float, str, str]], path: Path) -> None:
     """Save as CSV, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
+    with whole(path) as partial, partial.open("w", newline="") as file:
         csv.writer(file).writerows([("name", "score", "decision", "missing"), *rows])
-    partial.replace(path)

@@ -4,7 +4,6 @@ A step shows what its number says (:class:`~.data.Steps`), the checkpoint holds 
 a training that was killed and goes on ends with the same weights, bit for bit.
 """
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from .data import Batch, FaceData, Steps, hide
 from .evaluation.metrics import auc
+from .files import whole
 from .samples import Samples
 from .systems import System
 
@@ -128,7 +128,8 @@ def fit(
             state |= {"history": tuple(history), "best": best, "step": done, "run": run}
             state["random"] = gathered(random_state(options.device))
             if rank == 0:
-                write(state, checkpoint)
+                with whole(checkpoint) as partial:
+                    torch.save(state, partial)
         progress(done / length)
     return Fitted(system, best, history)
 
@@ -189,11 +190,3 @@ def restore_random(states: list[Tensor], device: str) -> None:
     torch.set_rng_state(states[0].cpu())
     if device == "cuda":
         torch.cuda.set_rng_state(states[1].cpu())
-
-
-def write(state: dict, path: Path) -> None:
-    """Save so that a reader finds the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)

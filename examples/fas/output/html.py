@@ -6,6 +6,8 @@ from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from fas.files import whole
+
 from .layout import Table
 
 
@@ -60,11 +62,9 @@ def write_html(path: Path | str, *, title: str, facts: Mapping[str, str], sectio
         f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n"
         f"<body><h1>{escape(title)}</h1>\n<dl>{terms}</dl>\n{body}\n</body></html>\n"
     )
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(page, encoding="utf-8")
-    return partial.replace(path)
+    with whole(Path(path)) as partial:
+        partial.write_text(page, encoding="utf-8")
+    return Path(path)
 
 
 def _section(section: Section) -> str:

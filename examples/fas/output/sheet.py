@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fas.evaluation.report import At, evaluate
 from fas.evaluation.results import Result
+from fas.files import whole
 
 
 def figures(result: Result) -> dict[str, object]:
@@ -36,11 +37,8 @@ def write_csv(path: Path | str, results: Sequence[Result]) -> Path:
     if not results:
         raise ValueError("results: expected at least one, found none")
     lines = [figures(result) for result in results]
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", newline="", encoding="utf-8") as file:
+    with whole(Path(path)) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for line in lines for name in line)))
         writer.writeheader()
         writer.writerows(lines)
-    return partial.replace(path)
+    return Path(path)

@@ -5,7 +5,6 @@ the layout has no name for, identities, and where a sensor failed. It is read wh
 """
 
 import hashlib
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fas.files import whole
 from fas.samples import TOKENS, Samples
 
 from .images import Box, load_records
@@ -116,12 +116,10 @@ def _key(path: Path, root: Path, layout: str, size: int, records: list[Record]) 
 
 
 def _save(path: Path, samples: Samples, unreadable: list[str], uneven: int) -> None:
-    """Write samples and messages; a reader never sees a half-written file, nor do two writers meet in one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial.npz")
+    """Write samples and messages."""
     arrays = {name: field.numpy() for name, field in samples._asdict().items()}
-    np.savez(partial, unreadable=np.array(unreadable, dtype=np.str_), uneven=uneven, **arrays)
-    partial.replace(path)
+    with whole(path) as partial:
+        np.savez(partial, unreadable=np.array(unreadable, dtype=np.str_), uneven=uneven, **arrays)
 
 
 def _load(path: Path) -> tuple[Samples, list[str], int]:
