@@ -98,7 +98,7 @@ def depth(d: Draws, s: Scene, site: Profile, back: Array) -> Array:
         centre = z[:, 16:48, 16:48]
         middle = np.median(centre, axis=(1, 2), keepdims=True)
         spread = 1.48 * np.median(np.abs(centre - middle), axis=(1, 2), keepdims=True)
-        x = 0.5 + d.normal(0, 0.04) - np.exp(d.normal(0, 0.12)) * (z - middle) / (8 * np.clip(spread, 16, 40))
+        x = 0.5 + d.normal(0, 0.04) - np.exp(d.normal(0, 0.18)) * (z - middle) / (8 * np.clip(spread, 16, 40))
     else:
         near, far = site.depth_coding
         x = (far - z) / (far - near)

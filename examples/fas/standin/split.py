@@ -20,7 +20,7 @@ from .profiles import PROFILES, Profile
 from .scene import scene
 from .sensors import colour, depth, infrared
 
-VERSION = 4  # of the generator: part of every cached file's name
+VERSION = 5  # of the generator: part of every cached file's name
 COUNTS = {"train": 500, "dev": 200, "test": 800}  # samples a domain, unless others are asked for
 IDENTITIES = {"train": 48, "dev": 20, "test": 48}
 _CHUNK = 16
