@@ -10,7 +10,10 @@ import torch
 import balancekit
 
 MODULES = [module.name for module in pkgutil.walk_packages(balancekit.__path__, "balancekit.")]
-ROOMS = ("adapters", "branches", "domains", "modulation", "prototypes", "surgery", "testing", "uncertainty")
+ROOMS = (
+    "adapters", "branches", "domains", "losses", "modulation", "prototypes", "sampling", "schedules", "surgery",
+    "testing", "uncertainty",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", MODULES)
