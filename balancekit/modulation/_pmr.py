@@ -14,7 +14,7 @@ from balancekit._checks import expect, expect_floating
 from balancekit._typing import Float
 
 
-def pmr_weights(scores: Float[Tensor, "m"]) -> tuple[Float[Tensor, "m"], Float[Tensor, "m"]]:
+def pmr_weights(scores: Float[Tensor, "m"], *, released: bool = False) -> tuple[Float[Tensor, "m"], Float[Tensor, "m"]]:
     """Weights of the prototypical cross-entropy and of the entropy regulariser, from one score a modality.
 
     The first weighs PCE, which is **added** for the slow modalities (α is 1 to 2 in PMR). The second weighs the
@@ -27,6 +27,8 @@ def pmr_weights(scores: Float[Tensor, "m"]) -> tuple[Float[Tensor, "m"], Float[T
     Args:
         scores: s_m ≥ 0, higher is faster: the softmax of the prototype logits at the true class, summed over the
             batch (Eq. 8). Its bank must have seen a class by then, as nothing has a softmax before.
+        released: the switch of the released code instead of Eq. 11: 1 for every modality behind the best, however
+            little, and no entropy term.
 
     Returns:
         Two detached vectors in [0, 1], in float32 or wider; a NaN among the scores makes NaN of every weight.
@@ -40,11 +42,22 @@ def pmr_weights(scores: Float[Tensor, "m"]) -> tuple[Float[Tensor, "m"], Float[T
         >>> pce, per = pmr_weights(scores)
         >>> pce.round(decimals=3), per.round(decimals=3)  # audio is fast, video slow
         (tensor([0.0000, 0.6090]), tensor([0.6090, 0.0000]))
+
+    Method:
+        Name: PMR, coefficients
+        Paper: Fan et al., CVPR 2023, arXiv 2211.07089
+        Equation: 11 and 13
+        Hook: loss weights
+        Cost: none
+        Modalities: any; best and worst
+        Test: tests/oracles/test_pmr.py
     """
     expect_floating("scores", scores, "of shape (m,)", ndim=1)
     expect(scores.numel() > 0, "scores", "at least one modality", scores)
     scores = scores.detach().to(torch.promote_types(scores.dtype, torch.float32))
     best, worst = scores.max(), scores.min()
+    if released:
+        return torch.where(scores.isnan(), scores, (scores < best).to(scores.dtype)), torch.zeros_like(scores)
     pce = torch.where(scores == best, 0, (best / scores - 1).clamp(0, 1))
     per = torch.where(scores == worst, 0, (scores / worst - 1).clamp(0, 1))
     return pce, per

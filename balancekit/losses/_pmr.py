@@ -1,0 +1,77 @@
+"""PMR's two terms: prototypes speed the slow modality up, and their entropy holds the fast one back.
+
+Fan et al. 2023 (arXiv 2211.07089), Eq. 10, 11 and 13, with s_m the softmax of the prototype logits at the true class:
+
+    α Σ_m pce_m PCE_m − μ Σ_m per_m H_m,        pce, per = pmr_weights(s)
+
+To be added to the cross-entropy of the fused head. Both act under every optimizer: a term changes the direction.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from balancekit._checks import expect_number
+from balancekit._typing import Float, Int
+from balancekit.losses._arguments import expect_modalities, expect_names
+from balancekit.modulation import pmr_weights
+from balancekit.prototypes import PrototypeBank, prototype_entropy, prototypical_cross_entropy
+
+
+def pmr_loss(
+    features: Mapping[str, Float[Tensor, "b _"]],
+    labels: Int[Tensor, "b"],
+    banks: Mapping[str, PrototypeBank],
+    *,
+    alpha: float = 1.0,
+    mu: float = 0.0,
+    released: bool = False,
+) -> Float[Tensor, ""]:
+    """α Σ pce_m PCE_m − μ Σ per_m H_m of a batch; the banks are read, not changed.
+
+    PMR fills the banks from a tenth of the training data, once an epoch: ``bank.accumulate(features, labels)`` for each
+    batch of it, then ``bank.commit()``. Before the first time nothing is known, and the loss is 0.
+
+    Args:
+        features: z_m; gradients flow to them.
+        labels: class of each sample.
+        banks: prototypes of the same names.
+        alpha: 1 to 2.
+        mu: 1e-2 or 1e-3 in the first epochs, then 0.
+        released: the released code, which has no entropy term and gives a slow modality the whole α.
+
+    Returns:
+        A scalar in float32, or wider where an input is.
+
+    Example:
+        >>> bank = {"audio": PrototypeBank(2, 1, decay=0.2), "video": PrototypeBank(2, 1, decay=0.2)}
+        >>> centers, labels = torch.tensor([[-2.0], [2.0]]), torch.tensor([0, 1])
+        >>> for each in bank.values():
+        ...     each.update(centers, labels)
+        >>> pmr_loss({"audio": centers, "video": centers / 4}, labels, bank)
+        tensor(0.1094)
+
+    Method:
+        Name: PMR
+        Paper: Fan et al., CVPR 2023, arXiv 2211.07089
+        Equation: 10, 11 and 13
+        Hook: loss
+        Cost: a pass over a tenth of the data an epoch
+        Modalities: any; best and worst
+        Test: tests/oracles/test_pmr.py
+    """
+    expect_modalities("features", features, "of shape (b, d)", ndim=2)
+    expect_names("banks", banks, features)  # type: ignore[arg-type]
+    expect_number("alpha", alpha, low=0.0)
+    expect_number("mu", mu, low=0.0)
+    scores, terms, entropies = [], [], []
+    for name, z in features.items():
+        bank = banks[name]
+        known = bank.seen[labels.long()]
+        each = prototypical_cross_entropy(z, labels, bank.prototypes, seen=bank.seen, reduction="none")
+        scores.append((each.detach().neg().exp() * known).sum())  # Eq. 8; a class never seen has probability 0
+        terms.append(each.sum() / known.sum().clamp(min=1))
+        entropies.append(prototype_entropy(z, bank.prototypes, seen=bank.seen))
+    pce, per = pmr_weights(torch.stack(scores), released=released)
+    return alpha * (pce * torch.stack(terms)).sum() - mu * (per * torch.stack(entropies)).sum()
