@@ -1,0 +1,82 @@
+"""ARL: dependence inverse to variance (Wei et al., ICCV 2025, arXiv 2507.10203).
+
+    H_m = mean entropy of softmax(o_m)
+    h_m = max(H_m / Σ_j H_j, 0.3)
+    w_m = (1 / h_m) / Σ_j (1 / h_j)
+    c_m = mean |o_m| / Σ_j mean |o_j|                     how loud each modality's logits are
+    k_m = 1 + softmax_m(T · c_other(m) · w_m)
+
+c_other is the other modality's share, and for more than two the mean of the others'. The released code computes the
+weights and then uses 0.5 for both, a constant.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from balancekit._checks import expect_number
+from balancekit._typing import Float
+from balancekit.modulation._modulation import Modulated, Modulator, Presence, batch_mean, presence
+from balancekit.modulation._ratios import discrepancy_ratio
+from balancekit.modulation._scores import entropy_score, stacked
+
+
+def arl_coefficient(
+    entropy: Float[Tensor, "m"], loudness: Float[Tensor, "m"], temperature: float = 8.0
+) -> Float[Tensor, "m"]:
+    """1 + softmax(T · c_other · w): in (1, 2), and their mean is 1 + 1 / M.
+
+    Args:
+        entropy: H, at least 0, not all 0.
+        loudness: mean |logit| of each modality.
+        temperature: T.
+    """
+    h = (entropy / entropy.sum()).clamp(min=0.3)
+    w = (1 / h) / (1 / h).sum()
+    c = loudness / loudness.sum()
+    others = (c.sum() - c) / max(len(c) - 1, 1)
+    return 1 + (temperature * others * w).softmax(-1)
+
+
+class ARL(Modulator):
+    """Asymmetric representation learning: (logits, labels) → a coefficient in (1, 2) for each modality.
+
+    It is to scale the gradient at the features (:func:`modulate`), with a loss of each modality's own head besides,
+    weighted by 4. It starts after five epochs.
+
+    Args:
+        temperature: T, 8.
+        released: the constant 1 + 1 / M, whatever the logits.
+
+    Example:
+        >>> logits = {"audio": torch.tensor([[0.0, 3.0]]), "video": torch.tensor([[1.0, 0.0]])}
+        >>> ARL()(logits, torch.tensor([1]))
+        {'audio': tensor(1.4307), 'video': tensor(1.5693)}
+
+    Method:
+        Name: ARL
+        Paper: Wei et al., ICCV 2025, arXiv 2507.10203
+        Equation: weights inverse to entropy
+        Hook: features' gradients
+        Cost: a head a modality
+        Modalities: any; others' mean
+        Test: tests/oracles/test_modulation.py
+    """
+
+    def __init__(self, temperature: float = 8.0, *, released: bool = False) -> None:
+        super().__init__()
+        expect_number("temperature", temperature, low=0.0)
+        self.temperature, self.released = temperature, released
+
+    def find(self, logits: Mapping[str, Tensor], labels: Any, present: Presence | None) -> Modulated:
+        """Entropy and loudness over the batch, and the coefficients. Labels are not used."""
+        entropy = entropy_score(logits)
+        there = presence(tuple(logits), entropy, present)
+        loudness, _ = batch_mean(stacked(logits).abs().mean(-1), there)
+        entropy, here = batch_mean(entropy, there)
+        k = arl_coefficient(entropy, loudness, self.temperature)
+        if self.released:
+            k = torch.full_like(k, 1 + 1 / len(k))
+        return Modulated(tuple(logits), entropy, discrepancy_ratio(entropy, present=here), k)

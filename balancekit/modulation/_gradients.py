@@ -1,0 +1,89 @@
+"""Act on parameter gradients: scale them, add OGM-GE's noise, or drop them so that a branch stays as it is.
+
+For models without a boundary between a branch and the rest, and for the noise, which is one of parameters. Call it
+after backward, after unscaling and before clipping.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from balancekit._checks import expect, is_real
+from balancekit.branches import Branches
+
+
+def scale_gradients(
+    branches: Branches,
+    coefficients: Mapping[str, Tensor | float],
+    *,
+    noise: bool = False,
+    generator: torch.Generator | None = None,
+    released: bool = False,
+) -> None:
+    """Multiply the gradient of each parameter of a branch by its coefficient, and add noise if asked for.
+
+        g ← k g + ε,   ε ~ N(0, std(g)²) of each tensor, of g as it was
+
+    OGM-GE (arXiv 2203.15332), Eq. 10 and Algorithm 1. The noise is that of the gradient before scaling: at k = 0.3 it
+    is over three times the scaled gradient.
+
+    Args:
+        branches: whose parameters.
+        coefficients: a number or a tensor () for each branch that is to be scaled.
+        noise: add ε, to every branch of `coefficients`.
+        generator: of the noise, on the device of the parameters.
+        released: only tensors of four axes, the weights of convolutions, as in the released code: on a transformer
+            nothing happens, and nothing says so.
+
+    Raises:
+        ValueError: for a name that is no branch, and for a branch of which no parameter has a gradient.
+
+    Example:
+        >>> from torch import nn
+        >>> model = nn.ModuleDict({"audio": nn.Linear(1, 1, bias=False)})
+        >>> model["audio"](torch.ones(1, 1)).sum().backward()
+        >>> scale_gradients(Branches(model, {"audio": "audio"}), {"audio": 0.25})
+        >>> model["audio"].weight.grad
+        tensor([[0.2500]])
+    """
+    gradients = _gradients(branches, coefficients)
+    for name, k in coefficients.items():
+        fits = k.ndim == 0 if isinstance(k, Tensor) else is_real(k)
+        expect(fits, f"coefficients[{name!r}]", "a number or a tensor ()", k)
+    for name, each in gradients.items():
+        for gradient in each:
+            if released and gradient.ndim != 4:
+                continue
+            deviation = gradient.std(correction=min(1, gradient.numel() - 1)) if noise else None
+            gradient.mul_(coefficients[name])
+            if deviation is not None:
+                shape, kind = gradient.shape, {"device": gradient.device, "dtype": gradient.dtype}
+                gradient.add_(deviation * torch.randn(shape, generator=generator, **kind))
+
+
+def freeze(branches: Branches, names: Mapping[str, Tensor | float] | list[str]) -> None:
+    """Drop the gradients of these branches, so that the coming step leaves them exactly as they are.
+
+    A gradient of zero does not do that: momentum, Adam's moments and weight decay go on. Optimizers skip a parameter
+    that has no gradient.
+
+    Args:
+        branches: whose parameters.
+        names: the branches; of a mapping, those whose coefficient is 0, which is read on the host.
+    """
+    chosen = [name for name in names if not isinstance(names, Mapping) or not names[name]]
+    unknown = [name for name in names if name not in branches]
+    expect(not unknown, "names", f"names among {list(branches)}", unknown)
+    for name in chosen:
+        for parameter in branches[name]:
+            parameter.grad = None
+
+
+def _gradients(branches: Branches, names: Mapping[str, Tensor | float]) -> dict[str, list[Tensor]]:
+    unknown = [name for name in names if name not in branches]
+    expect(not unknown, "coefficients", f"names among {list(branches)}", unknown)
+    found = {name: [p.grad for p in branches[name] if p.grad is not None] for name in names}
+    empty = [name for name, each in found.items() if not each]
+    expect(not empty, "branches", "a gradient in each branch, after backward; none in", empty)
+    return found

@@ -1,0 +1,102 @@
+"""OPM: drop features of the modality that is ahead (Wei et al., TPAMI 2024), the forward twin of OGM.
+
+    r_m = tanh(λ' relu(ρ_m − 1))          λ' = 1
+    q_m = clip(q_base (1 + λ r_m), 0, 1)   if r_m > 0,   else 0
+    z_m ← 0 for each sample with probability q_m;  all features · 1 / (1 − θ),  θ = Σ_m d_m q_m / Σ_m d_m
+
+carried out in a share p of the steps.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from balancekit._checks import expect, expect_number
+from balancekit._typing import Float
+from balancekit.modulation._modulation import Modulation
+from balancekit.modulation._ratios import discrepancy_ratio
+from balancekit.modulation._scores import true_class_score
+
+
+def opm_probability(ratio: Float[Tensor, "*b m"], base: float, strength: float) -> Float[Tensor, "*b m"]:
+    """Probability with which the features of a modality are dropped: 0 unless it is ahead."""
+    r = torch.tanh((ratio - 1).relu())
+    return torch.where(r > 0, (base * (1 + strength * r)).clamp(0, 1), 0)
+
+
+class OPM(Modulation):
+    """On-the-fly prediction modulation: (logits, labels) → a drop probability for each modality.
+
+    The logits are those of a step before, or of a pass without dropping; hand the result to :func:`drop_features`.
+
+    Args:
+        base: q_base; 0.4 to 0.5.
+        strength: λ.
+        reference: as for :class:`OGM`.
+
+    Example:
+        >>> logits = {"audio": torch.tensor([[0.0, 3.0]]), "video": torch.zeros(1, 2)}
+        >>> OPM()(logits, torch.tensor([1]))
+        {'audio': tensor(0.6797), 'video': tensor(0.)}
+
+    Method:
+        Name: OPM
+        Paper: Wei et al., TPAMI 2024
+        Equation: § on prediction modulation
+        Hook: features, in the forward pass
+        Cost: none
+        Modalities: any; pairs averaged
+        Test: tests/oracles/test_modulation.py
+    """
+
+    def __init__(self, base: float = 0.5, strength: float = 0.5, *, reference: str = "pairwise") -> None:
+        expect_number("base", base, low=0.0, high=1.0)
+        expect_number("strength", strength, low=0.0)
+        super().__init__(
+            true_class_score,
+            partial(discrepancy_ratio, reference=reference),
+            partial(opm_probability, base=base, strength=strength),
+        )
+
+
+def drop_features(
+    features: Mapping[str, Float[Tensor, "b *_"]],
+    probabilities: Mapping[str, Tensor | float],
+    *,
+    share: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> dict[str, Float[Tensor, "b *_"]]:
+    """Set the features of single samples to zero, and scale all so that a concatenation keeps its expected size.
+
+    The batch keeps its size: a sample that would lose every modality keeps them all. The released code removes such
+    rows together with their labels, so that batch size and class shares change.
+
+    Args:
+        features: z_m, one row a sample.
+        probabilities: q_m for the modalities to drop; 0 for those that are not named.
+        share: of the steps in which anything is dropped at all (p_exe, 0.7 in the released code).
+        generator: of the draws, on the features' device.
+
+    Example:
+        >>> features = {"audio": torch.ones(3, 2), "video": torch.ones(3, 2)}
+        >>> dropped = drop_features(features, {"audio": 1.0})
+        >>> dropped["audio"][0], dropped["video"][0]
+        (tensor([0., 0.]), tensor([2., 2.]))
+    """
+    expect_number("share", share, low=0.0, high=1.0)
+    unknown = [name for name in probabilities if name not in features]
+    expect(not unknown, "probabilities", f"names among {list(features)}", unknown)
+    first = next(iter(features.values()))
+    size, device = first.shape[0], first.device
+    q = torch.stack([torch.as_tensor(probabilities.get(m, 0.0), dtype=torch.float32, device=device) for m in features])
+    acts = torch.rand((), generator=generator, device=device) < share
+    keep = torch.rand(size, len(features), generator=generator, device=device) >= q
+    keep = keep | ~keep.any(1, keepdim=True) | ~acts
+    widths = torch.tensor([float(z[0].numel()) for z in features.values()], device=device)
+    scale = torch.where(acts, 1 / (1 - (widths * q).sum() / widths.sum()), 1)
+    return {
+        m: z * (keep[:, i] * scale).to(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
+        for i, (m, z) in enumerate(features.items())
+    }
