@@ -2,8 +2,9 @@
 
 Two things go wrong in a model with more than one branch. A modality is *unreliable* and misleads the others through
 fusion: suppress it (``uncertainty``, ``adapters``). A modality is *too fast* and the others stop learning: rebalance
-(``prototypes``, ``surgery``, ``modulation``). ``branches`` says which parameters and features belong to which modality;
-``domains`` holds the losses that make features alike across sites. Every part works alone, in any training loop.
+(``prototypes``, ``surgery``, ``modulation``, ``losses``, ``sampling``, ``schedules``). ``branches`` says which
+parameters and features belong to which modality; ``domains`` holds the losses that make features alike across sites.
+Every part works alone, in any training loop.
 """
 
 from balancekit.adapters import (

@@ -121,6 +121,15 @@ def single_side_adversarial_loss(
         >>> loss = single_side_adversarial_loss(logits, torch.tensor([0, 1]), torch.tensor([True, False]))
         >>> round(loss.item(), 6)  # log 2: the attack in the second row is left out
         0.693147
+
+    Method:
+        Name: SSDG, adversarial
+        Paper: Jia et al., CVPR 2020, arXiv 2004.14043
+        Equation: single-side adversarial loss
+        Hook: loss
+        Cost: a discriminator
+        Modalities: any
+        Test: tests/oracles/test_domains.py
     """
     expect_floating("logits", logits, "of shape (b, c)", ndim=2)
     samples, domains = logits.shape
@@ -160,6 +169,15 @@ def asymmetric_triplet_loss(
         >>> loss = asymmetric_triplet_loss(features, torch.tensor([0, 0, 1]))
         >>> round(loss.item(), 6)  # both genuine samples are 1 apart, and 0.5 from the attack
         0.6
+
+    Method:
+        Name: SSDG, triplet
+        Paper: Jia et al., CVPR 2020, arXiv 2004.14043
+        Equation: asymmetric triplet loss
+        Hook: loss
+        Cost: none
+        Modalities: any
+        Test: tests/oracles/test_domains.py
     """
     expect_floating("features", features, "of shape (b, d)", ndim=2)
     samples = features.shape[0]

@@ -75,6 +75,15 @@ class AMA(Modal):
         True
         >>> weights.value.shape  # a weight for each sample and modality
         torch.Size([2, 3])
+
+    Method:
+        Name: AMA
+        Paper: Yu et al., arXiv 2302.05744
+        Equation: in its docstring
+        Hook: inside the backbone
+        Cost: adapters
+        Modalities: any
+        Test: tests/oracles/test_conv_adapters.py
     """
 
     def __init__(

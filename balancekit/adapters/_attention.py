@@ -75,6 +75,15 @@ class GatedCrossAttention(nn.Module):
         >>> text = torch.randn(2, 7, 12)
         >>> GatedCrossAttention(16, other_dim=12, queries="own")(rgb, text).shape
         torch.Size([2, 10, 16])
+
+    Method:
+        Name: U-Adapter
+        Paper: Lin et al., CVPR 2024, arXiv 2402.19298
+        Equation: 1 to 3
+        Hook: inside the backbone
+        Cost: adapters
+        Modalities: any; edges of a graph
+        Test: tests/oracles/test_adapters.py
     """
 
     def __init__(

@@ -73,6 +73,15 @@ def prototypical_cross_entropy(
         >>> loss = prototypical_cross_entropy(torch.zeros(1, 2), torch.tensor([0]), prototypes)
         >>> round(loss.item(), 6)  # log(1 + e⁻⁵)
         0.006715
+
+    Method:
+        Name: PCE, SSP
+        Paper: arXiv 2211.07089 and 2402.19298
+        Equation: 10 and 7
+        Hook: loss
+        Cost: none
+        Modalities: any
+        Test: tests/oracles/test_prototypes.py
     """
     expect_choice("reduction", reduction, ("mean", "sum", "none"))
     logits, seen = _all_logits(features, prototypes, seen)
@@ -107,6 +116,15 @@ def prototype_entropy(
         >>> prototypes = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
         >>> round(prototype_entropy(torch.zeros(1, 2), prototypes).item(), 6)  # two classes, equally far: log 2
         0.693147
+
+    Method:
+        Name: PER
+        Paper: Fan et al., CVPR 2023, arXiv 2211.07089
+        Equation: 13
+        Hook: loss
+        Cost: none
+        Modalities: any
+        Test: tests/oracles/test_prototypes.py
     """
     expect_choice("reduction", reduction, ("mean", "sum", "none"))
     logits, seen = _all_logits(features, prototypes, seen)

@@ -103,6 +103,15 @@ class MinNorm:
         >>> gradients = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]])  # total, first, second
         >>> MinNorm()((gradients @ gradients.T)[None], step)
         tensor([[0.2000, 0.8000, 0.0000]])
+
+    Method:
+        Name: MGDA
+        Paper: Sener and Koltun, NeurIPS 2018, arXiv 1810.04650
+        Equation: minimum-norm point
+        Hook: backward
+        Cost: up to M more passes where losses meet
+        Modalities: any
+        Test: tests/oracles/test_rules.py
     """
 
     uses_total = True

@@ -100,6 +100,15 @@ class MMPareto:
         >>> g = torch.tensor([[2.0, 0.0], [-1.0, 1.0]])
         >>> MMPareto()((g @ g.T)[None], step) @ g
         tensor([[0.6708, 2.0125]])
+
+    Method:
+        Name: MMPareto
+        Paper: Wei and Hu, ICML 2024
+        Equation: weights of Pareto directions
+        Hook: backward
+        Cost: up to M more passes where losses meet
+        Modalities: any
+        Test: tests/oracles/test_rules.py
     """
 
     uses_total = True

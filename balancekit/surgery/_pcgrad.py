@@ -71,6 +71,15 @@ class PCGrad:
         >>> gradients = torch.tensor([[1.0, 0.0], [-1.0, 1.0], [0.0, 0.0]])  # total, first, second
         >>> PCGrad()((gradients @ gradients.T)[None], step)
         tensor([[2.0000, 1.5000, 0.0000]])
+
+    Method:
+        Name: PCGrad
+        Paper: Yu et al., NeurIPS 2020, arXiv 2001.06782
+        Equation: Algorithm 1
+        Hook: backward
+        Cost: up to M more passes where losses meet
+        Modalities: any
+        Test: tests/oracles/test_rules.py
     """
 
     uses_total = True

@@ -111,6 +111,15 @@ class ReGrad:
         >>> weights = ReGrad()((gradients @ gradients.T)[None], step)
         >>> weights[0] @ gradients
         tensor([1.5000, 0.0000])
+
+    Method:
+        Name: ReGrad
+        Paper: Lin et al., CVPR 2024, arXiv 2402.19298
+        Equation: 5
+        Hook: backward
+        Cost: up to M more passes where losses meet
+        Modalities: any; one against the rest
+        Test: tests/oracles/test_regrad.py
     """
 
     uses_total = False
