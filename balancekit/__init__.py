@@ -4,7 +4,7 @@ Two things go wrong in a model with more than one branch. A modality is *unrelia
 fusion: suppress it (``uncertainty``, ``adapters``). A modality is *too fast* and the others stop learning: rebalance
 (``prototypes``, ``surgery``, ``modulation``, ``losses``, ``sampling``, ``schedules``). ``branches`` says which
 parameters and features belong to which modality; ``domains`` holds the losses that make features alike across sites.
-Every part works alone, in any training loop.
+``diagnostics`` says whether any of it acts. Every part works alone, in any training loop.
 """
 
 from balancekit.adapters import (
@@ -19,13 +19,14 @@ from balancekit.adapters import (
     train_only,
 )
 from balancekit.branches import Branches, MultiBranch
+from balancekit.diagnostics import watch
 from balancekit.domains import (
     asymmetric_triplet_loss,
     reversal_strength,
     reverse_gradient,
     single_side_adversarial_loss,
 )
-from balancekit.modulation import pmr_weights
+from balancekit.modulation import OGM, modulate, pmr_weights
 from balancekit.prototypes import (
     PrototypeBank,
     prototype_entropy,
@@ -53,6 +54,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AMA",
+    "OGM",
     "Branches",
     "CentralDifferenceConv2d",
     "CrossModal",
@@ -82,6 +84,7 @@ __all__ = [
     "hub",
     "linear_dropout_moments",
     "missing",
+    "modulate",
     "mutual_information",
     "pmr_weights",
     "predictive_entropy",
@@ -94,4 +97,5 @@ __all__ = [
     "single_side_labels",
     "train_only",
     "variation_ratio",
+    "watch",
 ]

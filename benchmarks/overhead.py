@@ -16,6 +16,7 @@ sections
     compiled   kernels and bytes of the compiled engine
     walk       the look at the graph, on three ViT-B streams (not in --quick unless named)
     threads    passes on Python threads
+    watching   what `diagnostics.watch` adds to a step
     cuda       on a GPU, where there is one
 """
 
@@ -26,7 +27,7 @@ from functools import partial
 from pathlib import Path
 
 from instruments.report import Report
-from overhead_parts import compiled, coupling, cuda, fidelity, growth, surgery, threads, walk, whole
+from overhead_parts import compiled, coupling, cuda, fidelity, growth, surgery, threads, walk, watching, whole
 
 SECTIONS = {
     "whole": whole.run,
@@ -37,6 +38,7 @@ SECTIONS = {
     "compiled": compiled.run,
     "walk": walk.run,
     "threads": threads.run,
+    "watching": watching.run,
     "cuda": cuda.run,
 }
 

@@ -50,7 +50,7 @@ def pmr_loss(
         >>> for each in bank.values():
         ...     each.update(centers, labels)
         >>> pmr_loss({"audio": centers, "video": centers / 4}, labels, bank)
-        tensor(0.1094)
+        tensor(0.1075)
 
     Method:
         Name: PMR

@@ -35,6 +35,7 @@ A constant factor on the gradient of a branch does nothing under Adam, which div
 """
 
 from balancekit._shapley import shapley_values
+from balancekit.modulation._acted import Acted, listening
 from balancekit.modulation._agm import AGM, agm_coefficient, agm_ratio
 from balancekit.modulation._arl import ARL, arl_coefficient
 from balancekit.modulation._cggm import CGGM, cggm_coefficient
@@ -74,6 +75,7 @@ __all__ = [
     "OGM",
     "OPM",
     "SMP",
+    "Acted",
     "Actuator",
     "Coefficient",
     "EpistemicModulation",
@@ -94,6 +96,7 @@ __all__ = [
     "drop_features",
     "entropy_score",
     "freeze",
+    "listening",
     "miles_coefficient",
     "modulate",
     "multilabel_score",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from balancekit._checks import expect, is_real
 from balancekit.branches import Branches
+from balancekit.modulation._acted import tell
 
 
 def scale_gradients(
@@ -60,6 +61,7 @@ def scale_gradients(
             if deviation is not None:
                 shape, kind = gradient.shape, {"device": gradient.device, "dtype": gradient.dtype}
                 gradient.add_(deviation * torch.randn(shape, generator=generator, **kind))
+    tell("gradients", coefficients)
 
 
 def freeze(branches: Branches, names: Mapping[str, Tensor | float] | list[str]) -> None:
@@ -78,6 +80,7 @@ def freeze(branches: Branches, names: Mapping[str, Tensor | float] | list[str]) 
     for name in chosen:
         for parameter in branches[name]:
             parameter.grad = None
+    tell("freeze", dict.fromkeys(chosen, 0.0))
 
 
 def _gradients(branches: Branches, names: Mapping[str, Tensor | float]) -> dict[str, list[Tensor]]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from balancekit._checks import expect, expect_floating, is_real
 from balancekit._typing import Float
+from balancekit.modulation._acted import tell
 
 
 def modulate(
@@ -56,6 +57,7 @@ def modulate(
     expect(not lost, "features", "tensors that the loss depends on, which the model went on with; not so", lost)
     for name, k in coefficients.items():
         acting[name].register_hook(_times(k))
+    tell("gradients", coefficients)
 
 
 def passed(loss: Tensor, tensors: Mapping[str, Tensor]) -> set[str]:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from balancekit._checks import expect, expect_number
 from balancekit._typing import Float
+from balancekit.modulation._acted import tell
 from balancekit.modulation._modulation import Modulation
 from balancekit.modulation._ratios import discrepancy_ratio
 from balancekit.modulation._scores import true_class_score
@@ -91,6 +92,7 @@ def drop_features(
     first = next(iter(features.values()))
     size, device = first.shape[0], first.device
     q = torch.stack([torch.as_tensor(probabilities.get(m, 0.0), dtype=torch.float32, device=device) for m in features])
+    tell("features", probabilities)
     acts = torch.rand((), generator=generator, device=device) < share
     keep = torch.rand(size, len(features), generator=generator, device=device) >= q
     keep = keep | ~keep.any(1, keepdim=True) | ~acts

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from balancekit._checks import expect, is_real
+from balancekit.modulation._acted import tell
 
 
 def scale_updates(optimizer: Optimizer, coefficients: Mapping[str, Tensor | float]) -> None:
@@ -56,6 +57,7 @@ def scale_updates(optimizer: Optimizer, coefficients: Mapping[str, Tensor | floa
         if isinstance(hook, _Once):
             hook.cancel()
     _Once(optimizer, [(group, factors[name], coefficients[name]) for name in coefficients for group in groups[name]])
+    tell("updates", coefficients)
 
 
 class _Once:

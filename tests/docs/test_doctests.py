@@ -11,8 +11,8 @@ import balancekit
 
 MODULES = [module.name for module in pkgutil.walk_packages(balancekit.__path__, "balancekit.")]
 ROOMS = (
-    "adapters", "branches", "domains", "losses", "modulation", "prototypes", "sampling", "schedules", "surgery",
-    "testing", "uncertainty",
+    "adapters", "branches", "diagnostics", "domains", "losses", "modulation", "plotting", "prototypes", "sampling",
+    "schedules", "surgery", "testing", "uncertainty",
 )  # fmt: skip
 
 

@@ -1,0 +1,35 @@
+"""Whoever listens is told what the actuators did: it is how diagnostics know that a coefficient was applied at all."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Acted(NamedTuple):
+    """An actuator was called."""
+
+    on: str  # "gradients", "updates", "features" or "freeze"
+    coefficients: Mapping[str, Tensor | float]
+
+
+Listener = Callable[[Acted], None]
+_LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=())
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Within the block, call `listener` with every :class:`Acted`."""
+    token = _LISTENERS.set((*_LISTENERS.get(), listener))
+    try:
+        yield
+    finally:
+        _LISTENERS.reset(token)
+
+
+def tell(on: str, coefficients: Mapping[str, Tensor | float]) -> None:
+    """Tell the listeners."""
+    for listener in _LISTENERS.get():
+        listener(Acted(on, coefficients))

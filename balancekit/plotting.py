@@ -1,0 +1,44 @@
+"""Pictures of a history: the only room that imports matplotlib (``pip install 'balancekit[plot]'``)."""
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+from balancekit._checks import expect
+from balancekit.diagnostics import History
+
+__all__ = ["plot"]
+
+
+def plot(history: History, kind: str = "coefficient", *, ax: Axes | None = None) -> Axes:
+    """Draw all series of one kind over the steps, with a mark where an alarm was raised.
+
+    Args:
+        history: of :func:`~balancekit.diagnostics.watch`.
+        kind: what stands before the slash of a series' name, such as "coefficient", "score", "ratio", "cosine",
+            "conflict", "update ratio", "gradient energy", "efficacy" or "loss"; or a name of your own.
+        ax: where to draw; a new figure if None.
+
+    Raises:
+        ValueError: for a kind of which there is no series.
+
+    Example:
+        >>> import matplotlib
+        >>> matplotlib.use("agg")
+        >>> history = History()
+        >>> history.log({"coefficient/audio": 0.3, "coefficient/video": 1.0})
+        >>> [line.get_label() for line in plot(history).lines]
+        ['audio', 'video']
+    """
+    names = [name for name in history if name == kind or name.startswith(f"{kind}/")]
+    kinds = sorted({name.split("/")[0] for name in history})
+    expect(len(names) > 0, "kind", f"one of {kinds}", kind)
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained")
+    for name in names:
+        steps, values = history[name]
+        ax.plot(steps, values, marker="." if len(steps) < 40 else None, label=name.removeprefix(f"{kind}/"))
+    for step in sorted({alarm.step for alarm in history.alarms}):
+        ax.axvline(step, color="0.4", linestyle=":", label="_alarm")
+    ax.set(xlabel="step", ylabel=kind)
+    ax.legend()
+    return ax
