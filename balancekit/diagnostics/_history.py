@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect
+from balancekit._checks import expect, is_real
 
 _FLUSH = 512  # numbers of one series that may wait on a device
 
@@ -29,7 +29,7 @@ class Alarm(NamedTuple):
 class History(Mapping[str, tuple[np.ndarray, np.ndarray]]):
     """Series by name, such as ``"coefficient/audio"``: the steps at which it was seen, and its values.
 
-    Nothing is read from a device before it is asked for, other than one number for each series every 512 records.
+    Numbers stay on their device until they are asked for, or 512 of a series are waiting.
 
     Attributes:
         step: optimizer steps so far, or calls of what is watched if there is no optimizer.
@@ -45,12 +45,12 @@ class History(Mapping[str, tuple[np.ndarray, np.ndarray]]):
     def log(self, values: Mapping[str, Tensor | float]) -> None:
         """Add a number to each of these series, at the present step; scalar tensors stay where they are."""
         for name, value in values.items():
-            fits = value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, int | float)
+            fits = value.numel() == 1 if isinstance(value, Tensor) else is_real(value)
             expect(fits, f"values[{name!r}]", "a number or a tensor with one value", value)
             self._read.setdefault(name, [])
             if isinstance(value, Tensor):
                 waiting = self._waiting.setdefault(name, [])
-                waiting.append((self.step, value.detach().reshape(())))
+                waiting.append((self.step, value.detach().reshape(()).clone()))
                 if len(waiting) >= _FLUSH:
                     self._fetch(name)
             else:
@@ -60,7 +60,7 @@ class History(Mapping[str, tuple[np.ndarray, np.ndarray]]):
     def _fetch(self, name: str) -> None:
         waiting = self._waiting.pop(name, [])
         if waiting:
-            numbers = torch.stack([value.double() for _, value in waiting]).tolist()
+            numbers = torch.cat([value.reshape(1) for _, value in waiting]).tolist()
             self._read[name] += [(step, number) for (step, _), number in zip(waiting, numbers, strict=True)]
 
     def __getitem__(self, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -86,10 +86,10 @@ class History(Mapping[str, tuple[np.ndarray, np.ndarray]]):
         return {name: np.stack(self[name], 1) for name in self}
 
     def to_pandas(self) -> Any:
-        """A DataFrame with a row a step and a column a series; it needs pandas."""
+        """A DataFrame with a row a step and a column a series, the last value of each step; it needs pandas."""
         import pandas as pd
 
-        columns = {name: pd.Series(values, index=steps) for name, (steps, values) in self.items()}
+        columns = {name: pd.Series(dict(zip(*self[name], strict=True))) for name in self}
         return pd.DataFrame(columns).rename_axis("step")
 
     def alarm(self, cause: str, where: str, text: str) -> None:

@@ -7,9 +7,10 @@
 Efficacy is measured on up to 1024 numbers of a branch's largest tensor. A second optimizer of the same kind follows
 them with the gradient as it would be without the coefficient, from the same values in every step, so that its moments
 are those of a training without modulation. Under SGD the result is the coefficient; 1 means that the optimizer cancels
-it.
+it. Where the gradient without modulation cannot be known, it is NaN from then on.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -17,9 +18,29 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from balancekit.branches import Branches
+from balancekit.modulation import base_rates
 
 NUMBERS = 1024
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax")
+
+
+class Factors:
+    """What was done to each branch since the last step."""
+
+    def __init__(self) -> None:
+        self.gradients: dict[str, Tensor | float] = {}  # one factor, by an actuator of ours
+        self.updates: dict[str, Tensor | float] = {}
+        self.open: set[str] = set()  # branches whose gradient without modulation is no multiple of the one they have
+
+    def add(self, on: str, coefficients: Mapping[str, Tensor | float]) -> None:
+        """An actuator was called."""
+        for m, k in coefficients.items():
+            if on == "updates":
+                self.updates[m] = k
+            elif on == "gradients" and m not in self.gradients and not (isinstance(k, Tensor) and k.ndim):
+                self.gradients[m] = k
+            elif on != "features":
+                self.open.add(m)  # a second time, one a sample, noise
 
 
 class Updates:
@@ -28,93 +49,109 @@ class Updates:
     def __init__(self, optimizer: Optimizer, branches: Branches) -> None:
         self.optimizer, self.branches = optimizer, branches
         self.energy: dict[str, Tensor] = {}
-        self.shadow: Optimizer | None = None
-        self.follows = type(optimizer).__name__ in ELEMENTWISE
-        self.lost: set[str] = set()  # branches whose gradient without modulation is not known
+        self.start: dict[str, list[Tensor]] | None = None
+        self.twins: dict[str, _Twin] = {}
+        self.stale = False
 
-    def before(self, due: bool, every: int, coefficients: dict[str, Tensor | float]) -> dict[str, Tensor]:
-        """Look at gradients and values; returns numbers to log if `due`."""
+    def before(self, due: bool, every: int, factors: Factors, *, stale: bool) -> dict[str, Tensor]:
+        """Look at gradients and values; returns numbers to log if `due`.
+
+        `stale`: gradients are not those of this step, as a closure is to make them.
+        """
+        self.stale = stale or getattr(self.optimizer, "grad_scale", None) is not None
         self.start = {m: [p.detach().clone() for p in self.branches[m]] for m in self.branches} if due else None
-        if self.follows:
-            self._follow(coefficients)
-        if not due:
+        rates = dict(zip(map(id, self.optimizer.param_groups), base_rates(self.optimizer), strict=True))
+        groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
+        self._follow(groups, rates, factors)
+        if not due or self.stale:
             return {}
-        rates = {p: group["lr"] for group in self.optimizer.param_groups for p in group["params"]}
         found = {}
         for m in self.branches:
-            terms = [(rates[p] * p.grad.norm()) ** 2 for p in self.branches[m] if p.grad is not None and p in rates]
-            if terms:
-                self.energy[m] = self.energy.get(m, 0) + every * torch.stack(terms).sum()
-                found[f"gradient energy/{m}"] = self.energy[m]
+            moved = [p for p in self.branches[m] if p.grad is not None and p in groups]
+            if moved:
+                terms = torch.stack([rates[id(groups[p])] * norm(p) for p in moved])
+                term = every * (terms * factors.updates.get(m, 1.0)).square().sum()
+                found[f"gradient energy/{m}"] = self.energy[m] = self.energy.get(m, 0) + term
         return found
 
     def after(self) -> dict[str, Tensor]:
         """Compare with what was before the step; nothing if it was not due."""
-        found = {}
-        efficacy = self._compare() if self.follows and self.shadow is not None else {}
-        if self.start is None:
+        efficacy = {} if self.stale else {m: twin.compare() for m, twin in self.twins.items() if twin.moves}
+        start, self.start = self.start, None
+        if start is None:
             return {}
-        for m, old in self.start.items():
-            new = [p.detach() for p in self.branches[m]]
-            moved = torch.stack(torch._foreach_norm(torch._foreach_sub(new, old))).norm()  # type: ignore[arg-type]
-            found[f"update ratio/{m}"] = moved / torch.stack(torch._foreach_norm(old)).norm()  # type: ignore[arg-type]
-        return found | {f"efficacy/{m}": value for m, value in efficacy.items()}
-
-    # --- the second optimizer ---
-
-    def _follow(self, coefficients: dict[str, Tensor | float]) -> None:
-        if self.shadow is None:
-            self._build()
-        assert self.shadow is not None
-        for group, (m, p, real) in zip(self.shadow.param_groups, self.followed, strict=True):
-            group.update({key: value for key, value in real.items() if key not in ("params", "name")})
-            (twin,) = group["params"]
-            twin.detach().copy_(_some(p))
-            twin.grad = None if p.grad is None else _some(p.grad).clone()
-            k = coefficients.get(m, 1.0)
-            self.lost.discard(m)
-            if isinstance(k, Tensor) and k.ndim:
-                self.lost.add(m)
-            elif twin.grad is not None:
-                k = torch.as_tensor(k, dtype=twin.grad.dtype, device=twin.grad.device)
-                twin.grad = torch.where(k != 0, twin.grad / k, twin.grad)
-                self.known[m] = k != 0
-        self.old = [group["params"][0].detach().clone() for group in self.shadow.param_groups]
-
-    def _compare(self) -> dict[str, Tensor]:
-        assert self.shadow is not None
-        self.shadow.step()
-        found = {}
-        for group, old, (m, p, _) in zip(self.shadow.param_groups, self.old, self.followed, strict=True):
-            (twin,) = group["params"]
-            if twin.grad is None or m in self.lost:
-                continue
-            ratio = (_some(p) - old).norm() / (twin.detach() - old).norm()
-            found[m] = torch.where(self.known[m], ratio, torch.nan)
+        found = {f"efficacy/{m}": value for m, value in efficacy.items()}
+        for m, old in start.items():
+            squares = [((p.detach() - o).float().square().sum(), o.float().square().sum()) for p, o in
+                       zip(self.branches[m], old, strict=True)]  # fmt: skip
+            moved, size = (torch.stack(each).sum().sqrt() for each in zip(*squares, strict=True))
+            found[f"update ratio/{m}"] = moved / size
         return found
 
-    def _build(self) -> None:
-        groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
-        self.followed: list[tuple[str, Tensor, dict[str, Any]]] = []
-        self.known: dict[str, Tensor] = {}
-        twins = []
+    def _follow(self, groups: dict[Any, dict[str, Any]], rates: dict[int, Any], factors: Factors) -> None:
+        if type(self.optimizer).__name__ not in ELEMENTWISE:
+            return
         for m in self.branches:
             mine = [p for p in self.branches[m] if p in groups]
-            if mine:
-                p = max(mine, key=lambda each: each.numel())
-                self.followed.append((m, p, groups[p]))
-                options = {key: value for key, value in groups[p].items() if key not in ("params", "name")}
-                twins.append({**options, "params": [_some(p).clone().requires_grad_()]})
-        kind: Any = type(self.optimizer)
-        self.shadow = kind(twins, lr=1e-3) if twins else None
-        if self.shadow is None:
-            self.follows = False
+            if m not in self.twins and mine:
+                self.twins[m] = _Twin(self.optimizer, max(mine, key=lambda each: each.numel()), groups)
+            if m in self.twins:
+                twin = self.twins[m]
+                known = m not in factors.open and not self.stale and twin.p in groups
+                if twin.p in groups:
+                    options = groups[twin.p] | {"lr": rates[id(groups[twin.p])]}
+                    twin.follow(options, factors.gradients.get(m), known=known)
+
+
+class _Twin:
+    """Some numbers of one tensor, and a second optimizer that moves them without modulation."""
+
+    def __init__(self, optimizer: Optimizer, p: Tensor, groups: dict[Any, dict[str, Any]]) -> None:
+        self.real, self.p = optimizer, p
+        kind: Any = type(optimizer)
+        options = {key: value for key, value in groups[p].items() if key not in ("params", "name")}
+        self.twin = _some(p).clone().requires_grad_()
+        self.shadow: Optimizer = kind([{**options, "params": [self.twin]}], lr=1e-3)
+        self.known = torch.ones((), dtype=torch.bool, device=p.device)
+        state = optimizer.state.get(p, {})
+        self.foreign = bool(state)  # a past of which it is not known what was scaled
+        for key, value in state.items():
+            alike = isinstance(value, Tensor) and value.shape == p.shape
+            self.shadow.state[self.twin][key] = _some(value).clone() if alike else _copy(value)
+
+    def follow(self, options: dict[str, Any], k: Tensor | float | None, *, known: bool) -> None:
+        """Take the values, and the gradient without the factor `k`."""
+        (group,) = self.shadow.param_groups
+        group.update({key: value for key, value in options.items() if key not in ("params", "name")})
+        if self.shadow.state.get(self.twin) and not self.real.state.get(self.p):
+            self.shadow.state.pop(self.twin)  # as it was forgotten there
+        self.old = _some(self.p).clone()
+        self.twin.detach().copy_(self.old)
+        gradient = self.p.grad
+        self.moves = gradient is not None
+        self.twin.grad = None
+        if gradient is None:
             return
-        for group, (_, p, _) in zip(self.shadow.param_groups, self.followed, strict=True):
-            (twin,) = group["params"]
-            for key, value in self.optimizer.state.get(p, {}).items():
-                alike = isinstance(value, Tensor) and value.shape == p.shape
-                self.shadow.state[twin][key] = _some(value).clone() if alike else _copy(value)
+        if gradient.is_sparse or not known or (self.foreign and k is not None):
+            self.known = torch.zeros_like(self.known)
+        if not gradient.is_sparse:
+            self.twin.grad = _some(gradient).clone()
+            if k is not None:
+                k = torch.as_tensor(k, dtype=gradient.dtype, device=gradient.device).detach()
+                self.known = self.known & (k != 0)
+                self.twin.grad = torch.where(k != 0, self.twin.grad / k, self.twin.grad)
+
+    def compare(self) -> Tensor:
+        """The second optimizer's step, and the ratio of the two."""
+        self.shadow.step()
+        ratio = (_some(self.p) - self.old).norm() / (self.twin.detach() - self.old).norm()
+        return torch.where(self.known, ratio, torch.nan)
+
+
+def norm(p: Tensor) -> Tensor:
+    """Of its gradient, in float32."""
+    assert p.grad is not None
+    return (p.grad.coalesce().values() if p.grad.is_sparse else p.grad).detach().float().norm()
 
 
 def _some(x: Tensor) -> Tensor:

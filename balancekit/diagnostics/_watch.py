@@ -1,5 +1,6 @@
 """Listens to what balances a training, and says when it does nothing."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -11,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from balancekit._checks import expect, expect_count
+from balancekit._checks import expect, expect_choice, expect_count
 from balancekit.branches import Branches
 from balancekit.diagnostics._history import History
-from balancekit.diagnostics._updates import Updates
+from balancekit.diagnostics._updates import Factors, Updates, norm
 from balancekit.modulation import Acted, Modulated, Modulator, listening
 from balancekit.surgery import Rebalancer, Surgery
 
@@ -75,13 +76,14 @@ def watch(
         branches = next((source.branches for source in sources if isinstance(source, Rebalancer)), None)
     expect(optimizer is None or branches is not None, "branches", "a Branches, as there is an optimizer", branches)
     history = Watched(optimizer, branches, every, patience)
+    history._clock = next(iter(sorted(sources, key=lambda source: isinstance(source, Rebalancer))), None)
     with ExitStack() as stack:
         for source in sources:
             stack.callback(source.register_step_hook(partial(history._heard, source)).remove)  # type: ignore[arg-type]
         if optimizer is not None:
             stack.callback(optimizer.register_step_pre_hook(history._before).remove)
             stack.callback(optimizer.register_step_post_hook(history._after).remove)
-        stack.callback(history._stop)
+        stack.callback(history._close)
         stack.enter_context(listening(history._acted))
         yield history
 
@@ -95,13 +97,16 @@ class Watched(History):
         self._branches = branches
         self._updates = Updates(optimizer, branches) if optimizer is not None and branches is not None else None
         self._in_a_row: Counter[tuple[str, str]] = Counter()
-        self._scaled: dict[str, Any] = {}  # coefficients on gradients since the last step
-        self._applied = False  # any actuator since the last step
+        self._factors = Factors()  # what actuators did since the last step
+        self._applied = False  # whether they did anything
         self._found: Modulated | None = None  # since the last step
         self._former: list[float] = []
         self._sizes: dict[str, dict[Tensor, Tensor]] = {}  # of gradients as backward left them
         self._handles: list[Any] = []
         self._alive: set[str] = set()  # loss terms that have shown a gradient
+        self._change: dict[str, Tensor] = {}
+        self._called = 0
+        self._clock: Any = None  # whose calls are the steps, without an optimizer
         self._listen_to_gradients()
 
     @property
@@ -112,13 +117,16 @@ class Watched(History):
     def term(self, name: str, loss: Tensor) -> Tensor:
         """Return a term of the loss as it is, and raise the alarm if no parameter of a branch has a gradient from it.
 
-        Until it has shown one, a backward pass of the term alone is made whenever numbers are due.
+        Until it has shown one, a backward pass of the term alone is made whenever numbers are due. Call it where the
+        term is made, before :func:`~balancekit.modulation.modulate`.
         """
         if self.due:
             self.log({f"loss/{name}": loss})
         if self._branches is None or not torch.is_grad_enabled() or name in self._alive or not self.due:
             return loss
         leaves = [p for m in self._branches for p in self._branches[m] if p.requires_grad]
+        if not leaves:
+            return loss
         found: tuple[Tensor | None, ...] = ()
         if loss.requires_grad:
             found = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
@@ -135,16 +143,22 @@ class Watched(History):
 
     # --- what is heard ---
 
+    def applied(self, on: str, coefficients: Mapping[str, Tensor | float]) -> None:
+        """Say that coefficients were applied, where no actuator of this library did: on "gradients" or "updates"."""
+        expect_choice("on", on, ("gradients", "updates", "features"))
+        self._acted(Acted(on, coefficients))
+
     def _acted(self, what: Acted) -> None:
         self._applied = True
-        if what.on == "gradients":
-            for m, k in what.coefficients.items():
-                self._scaled[m] = self._scaled[m] * k if m in self._scaled else k
+        self._factors.add(what.on, what.coefficients)
 
     def _heard(self, source: Modulator | Rebalancer, what: Modulated | Surgery) -> None:
         if self._updates is None and self._found is not None and isinstance(what, Modulated):
             self._judge({})
             self.step += 1
+        if self._updates is None and isinstance(what, Surgery) and self._clock is source:
+            self.step += self._called
+            self._called = 1
         if isinstance(what, Modulated):
             self._found = what
         if not self.due:
@@ -157,10 +171,11 @@ class Watched(History):
             assert isinstance(source, Rebalancer)
             self.log(_conflicts(tuple(source.branches), what))
 
-    def _before(self, *_: Any) -> None:
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         assert self._updates is not None
-        self._change = self._changes() if self.due else {}
-        self.log(self._updates.before(self.due, self.every, self._scaled))
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)  # gradients are still to come
+        self._change = self._changes() if self.due and closure is None else {}
+        self.log(self._updates.before(self.due, self.every, self._factors, stale=closure is not None))
 
     def _after(self, *_: Any) -> None:
         assert self._updates is not None
@@ -184,17 +199,23 @@ class Watched(History):
 
     def _size(self, m: str, p: Tensor) -> None:
         assert p.grad is not None
-        self._sizes[m][p] = p.grad.norm()
+        self._sizes[m][p] = norm(p)
 
     def _changes(self) -> dict[str, Tensor]:
         """How many times as large the gradients of each branch are as backward left them."""
         self._stop()
         changes = {}
         for m, sizes in self._sizes.items():
-            now = [p.grad.norm() for p in sizes if p.grad is not None]
+            now = [norm(p) for p in sizes if p.grad is not None]
             if now and len(now) == len(sizes):
                 changes[m] = torch.stack(now).norm() / torch.stack(list(sizes.values())).norm()
         return changes
+
+    def _close(self) -> None:
+        """What was seen stays, but not what was watched."""
+        self._stop()
+        self._updates = self._branches = self._clock = self._found = None
+        self._sizes, self._change, self._factors = {}, {}, Factors()
 
     def _stop(self) -> None:
         for handle in self._handles:
@@ -205,40 +226,47 @@ class Watched(History):
 
     def _judge(self, numbers: Mapping[str, Tensor]) -> None:
         """The one place that reads on the host, when numbers are due."""
-        found, applied, scaled = self._found, self._applied, self._scaled
-        self._found, self._applied, self._scaled = None, False, {}
-        if not self.due or found is None:
+        found, applied, factors = self._found, self._applied, self._factors
+        self._found, self._applied, self._factors = None, False, Factors()
+        if not self.due:
+            return
+        for m, k in factors.gradients.items():
+            if f"efficacy/{m}" in numbers:
+                k, efficacy = float(k), float(numbers[f"efficacy/{m}"])
+                if self._again("cancelled", m, abs(k - 1) > 0.1 and abs(efficacy - 1) < 0.05):
+                    self.alarm(
+                        "cancelled",
+                        m,
+                        f"its gradient is scaled by {k:.3g}, and the optimizer makes {efficacy:.2f} of the update "
+                        "without: it divides a constant factor out again; use scale_updates",
+                    )
+        if found is None:
             return
         table = found.coefficients.reshape(-1, found.coefficients.shape[-1])
-        low, high, k = table.amin(0).tolist(), table.amax(0).tolist(), table.mean(0).tolist()
-        one = all(a == b == 1 for a, b in zip(low, high, strict=True))
+        low, high = table.amin(0).tolist(), table.amax(0).tolist()
         everyone = ", ".join(found.names)
+        one = all(a == b == 1 for a, b in zip(low, high, strict=True))
         if self._again("one", everyone, one):
             self.alarm("one", everyone, "every coefficient is exactly 1: nothing is modulated")
-        same = not one and len(k) > 1 and max(high) == min(low) and k == self._former
-        self._former = k
+        same = not one and len(low) > 1 and max(high) == min(low) and low == self._former
+        self._former = low
         if self._again("constant", everyone, same):
-            self.alarm("constant", everyone, f"all modalities have the coefficient {k[0]:.4g}, and it does not change")
-        changes = {} if self._updates is None else {m: float(c) for m, c in self._change.items()}
-        by_hand = len(changes) > 1 and max(changes.values()) > (1 + 1e-3) * min(changes.values())
-        if self._again("unapplied", everyone, not one and not applied and not by_hand):
+            self.alarm(
+                "constant", everyone, f"all modalities have the coefficient {low[0]:.4g}, and it does not change"
+            )
+        if self._updates is not None and not applied:
+            changes = [c for c in map(float, self._change.values()) if math.isfinite(c)]
+            if len(changes) < 2:
+                return  # nothing to compare
+            applied = max(changes) > (1 + 1e-3) * min(changes)  # by hand, after backward
+        if self._again("unapplied", everyone, not one and not applied):
             self.alarm(
                 "unapplied",
                 everyone,
                 "coefficients are computed, but no actuator gets them and no gradient changes between backward and "
-                "step: they are never assigned, or to parameters by a name that none has",
+                "step: they are never assigned, or to parameters by a name that none has. If they act in another way, "
+                "say so by history.applied",
             )
-        for i, m in enumerate(found.names):
-            if f"efficacy/{m}" in numbers:
-                efficacy = float(numbers[f"efficacy/{m}"])
-                nothing = m in scaled and abs(k[i] - 1) > 0.1 and abs(efficacy - 1) < 0.05
-                if self._again("cancelled", m, nothing):
-                    self.alarm(
-                        "cancelled",
-                        m,
-                        f"its gradient is scaled by {k[i]:.3g}, and the optimizer makes {efficacy:.2f} of the update "
-                        "without: it divides a constant factor out again; use scale_updates",
-                    )
 
 
 def _conflicts(names: tuple[str, ...], what: Surgery) -> dict[str, Tensor]:

@@ -64,7 +64,7 @@ from balancekit.modulation._scores import (
     true_class_score,
 )
 from balancekit.modulation._smp import SMP, suppress_best_coefficient
-from balancekit.modulation._updates import scale_updates
+from balancekit.modulation._updates import base_rates, scale_updates
 
 __all__ = [
     "AGM",
@@ -87,6 +87,7 @@ __all__ = [
     "agm_coefficient",
     "agm_ratio",
     "arl_coefficient",
+    "base_rates",
     "behind_coefficient",
     "cggm_coefficient",
     "confidence_score",

@@ -8,6 +8,8 @@
 For two modalities r_a = exp(s_v − s_a). The released code takes exp(3/2 (s̄ − s_m)) for three, which is the same.
 """
 
+import math
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -17,6 +19,11 @@ from balancekit._checks import expect, expect_count, expect_number
 from balancekit._typing import Bool, Float
 from balancekit.modulation._modulation import Modulation
 from balancekit.modulation._scores import cross_entropy_score
+
+
+def clamped_cross_entropy(logits: Mapping[str, Float[Tensor, "b c"]], labels: Tensor) -> Float[Tensor, "b m"]:
+    """Cross-entropy in nats with probabilities of at least 1e-8, so that no ratio is infinite."""
+    return cross_entropy_score(logits, labels).clamp(max=-math.log(1e-8))
 
 
 def agm_ratio(errors: Float[Tensor, "m"], *, present: Bool[Tensor, "m"]) -> Float[Tensor, "m"]:
@@ -39,7 +46,7 @@ class AgainstRunningMean(nn.Module):
     def __init__(self, modalities: int) -> None:
         super().__init__()
         self.register_buffer("total", torch.zeros(modalities))
-        self.register_buffer("steps", torch.zeros(modalities))
+        self.register_buffer("steps", torch.zeros(modalities, dtype=torch.long))
 
     def forward(self, errors: Float[Tensor, "m"], *, present: Bool[Tensor, "m"]) -> Float[Tensor, "m"]:
         """Return 1 + r − τ."""
@@ -90,4 +97,4 @@ class AGM(Modulation):
         expect_number("alpha", alpha, low=0.0)
         expect_number("cap", cap, low=0.0)
         ratio = AgainstRunningMean(modalities)
-        super().__init__(cross_entropy_score, ratio, partial(agm_coefficient, alpha=alpha, cap=cap))
+        super().__init__(clamped_cross_entropy, ratio, partial(agm_coefficient, alpha=alpha, cap=cap))

@@ -17,27 +17,39 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect_number
-from balancekit._typing import Float
+from balancekit._typing import Bool, Float
 from balancekit.modulation._modulation import Modulated, Modulator, Presence, batch_mean, presence
 from balancekit.modulation._ratios import discrepancy_ratio
 from balancekit.modulation._scores import entropy_score, stacked
 
 
 def arl_coefficient(
-    entropy: Float[Tensor, "m"], loudness: Float[Tensor, "m"], temperature: float = 8.0
+    entropy: Float[Tensor, "m"],
+    loudness: Float[Tensor, "m"],
+    temperature: float = 8.0,
+    *,
+    present: Bool[Tensor, "m"] | None = None,
 ) -> Float[Tensor, "m"]:
     """1 + softmax(T · c_other · w): in (1, 2), and their mean is 1 + 1 / M.
 
     Args:
-        entropy: H, at least 0, not all 0.
+        entropy: H, at least 0. Where all are 0 their shares are equal.
         loudness: mean |logit| of each modality.
         temperature: T.
+        present: which modalities there are; None for all. An absent one is in no share, and has the coefficient 1.
     """
-    h = (entropy / entropy.sum()).clamp(min=0.3)
-    w = (1 / h) / (1 / h).sum()
-    c = loudness / loudness.sum()
-    others = (c.sum() - c) / max(len(c) - 1, 1)
-    return 1 + (temperature * others * w).softmax(-1)
+    here = torch.ones_like(entropy, dtype=torch.bool) if present is None else present
+    w = here / _shares(entropy, here).clamp(min=0.3)
+    c = _shares(loudness, here)
+    others = (1 - c) / (here.sum() - 1).clamp(min=1)
+    weight = (temperature * others * w / w.sum()).where(here, -torch.inf).softmax(-1)
+    return torch.where(here, 1 + weight, 1)
+
+
+def _shares(x: Tensor, here: Tensor) -> Tensor:
+    """Parts of the sum over those that are `here`; equal ones of a sum of 0."""
+    x = x.where(here, 0)
+    return torch.where(x.sum() == 0, here / here.sum().clamp(min=1), x / x.sum())
 
 
 class ARL(Modulator):
@@ -76,7 +88,7 @@ class ARL(Modulator):
         there = presence(tuple(logits), entropy, present)
         loudness, _ = batch_mean(stacked(logits).abs().mean(-1), there)
         entropy, here = batch_mean(entropy, there)
-        k = arl_coefficient(entropy, loudness, self.temperature)
+        k = arl_coefficient(entropy, loudness, self.temperature, present=here)
         if self.released:
-            k = torch.full_like(k, 1 + 1 / len(k))
+            k = torch.where(here, 1 + 1 / here.sum(), 1)
         return Modulated(tuple(logits), entropy, discrepancy_ratio(entropy, present=here), k)

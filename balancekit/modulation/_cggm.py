@@ -35,7 +35,7 @@ def cggm_coefficient(gains: Float[Tensor, "m"], scale: float = 1.3, *, released:
     if released:
         return scale * share
     equal = (len(gains) - 1) / len(gains)
-    return scale * torch.where(gains.sum() > 0, share.clamp(0, 1), equal)
+    return scale * torch.where(gains.sum() > 1e-6, share.clamp(0, 1), equal)
 
 
 class CGGM(nn.Module):

@@ -33,7 +33,8 @@ def scale_gradients(
         branches: whose parameters.
         coefficients: a number or a tensor () for each branch that is to be scaled.
         noise: add ε, to every branch of `coefficients`.
-        generator: of the noise, on the device of the parameters.
+        generator: of the noise, on the device of the parameters. Processes of one training need equal ones, as
+            gradients are averaged before.
         released: only tensors of four axes, the weights of convolutions, as in the released code: on a transformer
             nothing happens, and nothing says so.
 
@@ -57,11 +58,11 @@ def scale_gradients(
             if released and gradient.ndim != 4:
                 continue
             deviation = gradient.std(correction=min(1, gradient.numel() - 1)) if noise else None
-            gradient.mul_(coefficients[name])
+            gradient.mul_(k.detach() if isinstance(k := coefficients[name], Tensor) else k)
             if deviation is not None:
                 shape, kind = gradient.shape, {"device": gradient.device, "dtype": gradient.dtype}
                 gradient.add_(deviation * torch.randn(shape, generator=generator, **kind))
-    tell("gradients", coefficients)
+    tell("noise" if noise else "gradients", coefficients)
 
 
 def freeze(branches: Branches, names: Mapping[str, Tensor | float] | list[str]) -> None:

@@ -48,7 +48,7 @@ def slice_logits(head: nn.Linear, features: Mapping[str, Float[Tensor, "b _"]]) 
     expect(sum(widths) == head.in_features, "features", f"widths that add up to {head.in_features}", widths)
     bias = None if head.bias is None else head.bias / len(features)
     parts = head.weight.split(widths, dim=1)
-    return {m: nn.functional.linear(z, w, bias) for (m, z), w in zip(features.items(), parts, strict=True)}
+    return {m: nn.functional.linear(z.to(w.dtype), w, bias) for (m, z), w in zip(features.items(), parts, strict=True)}
 
 
 def zero_out_logits(

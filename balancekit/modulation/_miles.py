@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect_number
+from balancekit._checks import expect, expect_number
 from balancekit._typing import Float
 
 
@@ -55,6 +55,7 @@ def miles_coefficient(
         Modalities: any; others' mean
         Test: tests/oracles/test_modulation.py
     """
+    expect(len(used) > 0, "used", "at least one modality", {})
     expect_number("threshold", threshold, low=0.0)
     expect_number("factor", factor, low=0.0)
     u = torch.stack([torch.as_tensor(each, dtype=torch.float32) for each in used.values()])

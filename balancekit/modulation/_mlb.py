@@ -32,7 +32,7 @@ def two_sided_coefficient(
         inverse: take 1/ρ, as the ratio of scores asks for. False for a ratio of errors.
     """
     behind = 1 / ratio if inverse else ratio
-    change = torch.tanh(alpha * (behind - 1))
+    change = torch.tanh(alpha * (behind - 1).clamp(max=1e30))
     return 1 + torch.where(behind > 1, (ceiling - 1) * change, change)
 
 

@@ -56,7 +56,9 @@ def modulate(
     lost = sorted(set(acting) - passed(loss, acting))
     expect(not lost, "features", "tensors that the loss depends on, which the model went on with; not so", lost)
     for name, k in coefficients.items():
-        acting[name].register_hook(_times(k))
+        handle = acting[name].register_hook(_times(k))
+        if acting[name].is_leaf:  # it outlives its graph
+            acting[name].register_hook(lambda _, done=handle: done.remove())
     tell("gradients", coefficients)
 
 

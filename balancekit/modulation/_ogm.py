@@ -23,7 +23,7 @@ from balancekit.modulation._scores import true_class_score
 def ogm_coefficient(ratio: Float[Tensor, "*b m"], alpha: float, *, continuous: bool = False) -> Float[Tensor, "*b m"]:
     """1 − tanh(α ρ) for the modalities that are ahead, 1 for the others."""
     start = 1.0 if continuous else 0.0
-    return torch.where(ratio > 1, 1 - torch.tanh(alpha * (ratio - start).relu()), 1)
+    return torch.where(ratio > 1, 1 - torch.tanh(alpha * (ratio - start).relu().clamp(max=1e30)), 1)
 
 
 class OGM(Modulation):

@@ -71,7 +71,8 @@ def drop_features(
 ) -> dict[str, Float[Tensor, "b *_"]]:
     """Set the features of single samples to zero, and scale all so that a concatenation keeps its expected size.
 
-    The batch keeps its size: a sample that would lose every modality keeps them all. The released code removes such
+    The batch keeps its size: a sample that would lose every modality keeps them all, and θ does not count it. The
+    released code removes such
     rows together with their labels, so that batch size and class shares change.
 
     Args:
@@ -89,6 +90,10 @@ def drop_features(
     expect_number("share", share, low=0.0, high=1.0)
     unknown = [name for name in probabilities if name not in features]
     expect(not unknown, "probabilities", f"names among {list(features)}", unknown)
+    expect(len(features) > 0, "features", "at least one modality", {})
+    for name, each in probabilities.items():
+        if not isinstance(each, Tensor):
+            expect_number(f"probabilities[{name!r}]", each, low=0.0, high=1.0)
     first = next(iter(features.values()))
     size, device = first.shape[0], first.device
     q = torch.stack([torch.as_tensor(probabilities.get(m, 0.0), dtype=torch.float32, device=device) for m in features])
@@ -97,7 +102,8 @@ def drop_features(
     keep = torch.rand(size, len(features), generator=generator, device=device) >= q
     keep = keep | ~keep.any(1, keepdim=True) | ~acts
     widths = torch.tensor([float(z[0].numel()) for z in features.values()], device=device)
-    scale = torch.where(acts, 1 / (1 - (widths * q).sum() / widths.sum()), 1)
+    lost = (widths * (q - q.prod())).sum() / widths.sum()  # θ, without the samples that keep all
+    scale = torch.where(acts, 1 / (1 - lost), 1)
     return {
         m: z * (keep[:, i] * scale).to(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
         for i, (m, z) in enumerate(features.items())

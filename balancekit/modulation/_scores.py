@@ -35,7 +35,7 @@ class Score(Protocol):
 
 
 def true_class_score(logits: Mapping[str, Float[Tensor, "b c"]], labels: Int[Tensor, "b"]) -> Float[Tensor, "b m"]:
-    """Probability of the true class (OGM-GE, arXiv 2203.15332, Eq. 7, which sums it over the batch).
+    """Probability of the true class (OGM-GE, arXiv 2203.15332, Eq. 8, which sums it over the batch).
 
     Example:
         >>> logits = {"audio": torch.tensor([[0.0, 3.0]]), "video": torch.zeros(1, 2)}
@@ -102,23 +102,36 @@ def correct_score(logits: Mapping[str, Float[Tensor, "b c"]], labels: Int[Tensor
 
 def entropy_score(logits: Mapping[str, Float[Tensor, "b c"]], labels: Tensor | None = None) -> Float[Tensor, "b m"]:
     """Entropy of softmax(o_m) in nats: higher is less sure. Labels are not needed."""
-    log_p = stacked(logits).log_softmax(-1)
-    return -(log_p.exp() * log_p).sum(-1)
+    return torch.special.entr(stacked(logits).softmax(-1)).sum(-1)
 
 
 def confidence_score(
-    uncertainty: Mapping[str, Float[Tensor, "b"]], labels: Tensor | None = None, *, rate: float = 1.0
+    uncertainty: Mapping[str, Float[Tensor, "b"]],
+    labels: Tensor | None = None,
+    *,
+    rate: float = 1.0,
+    log: bool = False,
 ) -> Float[Tensor, "b m"]:
     """exp(−rate · u) of an uncertainty u ≥ 0 of any kind: mutual information, a density's distance, a spread.
+
+    Args:
+        uncertainty: u of each modality and sample.
+        labels: not needed.
+        rate: how fast confidence falls with u.
+        log: return the logarithm, which does not underflow.
 
     Example:
         >>> confidence_score({"audio": torch.tensor([0.0]), "video": torch.tensor([1.0])})
         tensor([[1.0000, 0.3679]])
     """
     expect_number("rate", rate, low=0.0, low_open=True)
+    expect(len(uncertainty) > 0, "uncertainty", "at least one modality", {})
     for name, u in uncertainty.items():
         expect_floating(f"uncertainty[{name!r}]", u, 'of shape "b"', ndim=1)
-    return (-rate * _stack(uncertainty)).exp()
+    sizes = {name: len(u) for name, u in uncertainty.items()}
+    expect(len(set(sizes.values())) == 1, "uncertainty", "one number of samples for all modalities", sizes)
+    table = -rate * _stack(uncertainty)
+    return table if log else table.exp()
 
 
 def stacked(predictions: Mapping[str, Tensor]) -> Float[Tensor, "b m c"]:

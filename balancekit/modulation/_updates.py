@@ -22,8 +22,9 @@ def scale_updates(optimizer: Optimizer, coefficients: Mapping[str, Tensor | floa
 
     The learning rate of the branch's group is multiplied for that one step. So it is exact for optimizers whose update
     is proportional to it (SGD, Adam, AdamW with its weight decay, …), moments are what they would be, and nothing is
-    copied. A step that a gradient scaler skips leaves the coefficients waiting; the next call replaces them. Tensors
-    are read on the host, once a call, unless the learning rate is a tensor itself.
+    copied. A step that a gradient scaler skips leaves the coefficients waiting; the next call replaces them. In a
+    closure of ``step`` it acts on the step that runs. Tensors are read on the host, once a call, unless the learning
+    rate is a tensor itself.
 
     Args:
         optimizer: with one group a branch whose "name" is the branch's, as ``branches.param_groups()`` makes them. Of a
@@ -53,42 +54,69 @@ def scale_updates(optimizer: Optimizer, coefficients: Mapping[str, Tensor | floa
         fits = k.ndim == 0 if isinstance(k, Tensor) else is_real(k)
         expect(fits, f"coefficients[{name!r}]", "a number or a tensor ()", k)
     factors = _host(coefficients)
-    for hook in tuple(optimizer._optimizer_step_pre_hooks.values()):
-        if isinstance(hook, _Once):
-            hook.cancel()
-    _Once(optimizer, [(group, factors[name], coefficients[name]) for name in coefficients for group in groups[name]])
+    _rates(optimizer).scale([(g, factors[name], coefficients[name]) for name in coefficients for g in groups[name]])
     tell("updates", coefficients)
 
 
-class _Once:
-    """Before a step: scale the learning rates; after it: put them back."""
+def base_rates(optimizer: Optimizer) -> list[Any]:
+    """The learning rate of each group, without what :func:`scale_updates` makes of it for a step."""
+    held = {id(group): rate for hook in _hooks(optimizer) for group, rate in hook.held}
+    return [held.get(id(group), group["lr"]) for group in optimizer.param_groups]
 
-    def __init__(self, optimizer: Optimizer, scaled: list[tuple[dict[str, Any], float, Any]]) -> None:
-        self.scaled = scaled
-        self.handle = optimizer.register_step_pre_hook(self)
 
-    def __call__(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        self.cancel()
-        rates = [(group, group["lr"]) for group, _, _ in self.scaled]
-        for group, factor, k in self.scaled:
+class _Rates:
+    """Scales the learning rates before a step, and puts them back after it; one for each optimizer, for good."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[dict[str, Any], float, Any]] = []
+        self.held: list[tuple[dict[str, Any], Any]] = []
+        self.stepping = True  # when it is made, a step may be running
+
+    def scale(self, scaled: list[tuple[dict[str, Any], float, Any]]) -> None:
+        """For the coming step, or for the one that runs, if its closure asks."""
+        self.restore()
+        self.waiting = scaled
+        if self.stepping:
+            self.act()
+
+    def act(self) -> None:
+        self.held = [(group, group["lr"]) for group, _, _ in self.waiting]
+        for group, factor, k in self.waiting:
             group["lr"] = group["lr"] * (k if isinstance(group["lr"], Tensor) else factor)
 
-        def restore(*_: Any) -> None:
-            handle.remove()
-            for group, rate in rates:
-                group["lr"] = rate
+    def restore(self) -> None:
+        for group, rate in self.held:
+            group["lr"] = rate
+        self.held = []
 
-        handle = optimizer.register_step_post_hook(restore)
+    def __call__(self, *_: Any) -> None:
+        """Before a step. What a step that failed has left is put back first."""
+        self.restore()
+        self.stepping = True
+        self.act()
 
-    def cancel(self) -> None:
-        self.handle.remove()
+    def after(self, *_: Any) -> None:
+        self.restore()
+        self.waiting, self.stepping = [], False
+
+
+def _hooks(optimizer: Optimizer) -> list[_Rates]:
+    return [hook for hook in optimizer._optimizer_step_pre_hooks.values() if isinstance(hook, _Rates)]
+
+
+def _rates(optimizer: Optimizer) -> _Rates:
+    """Of this optimizer; made at the first call."""
+    for hook in _hooks(optimizer):
+        return hook
+    hook = _Rates()
+    optimizer.register_step_pre_hook(hook)
+    optimizer.register_step_post_hook(hook.after)
+    return hook
 
 
 def _host(coefficients: Mapping[str, Tensor | float]) -> dict[str, float]:
     """All coefficients as python numbers, with one read for those on a device."""
     tensors = {name: k for name, k in coefficients.items() if isinstance(k, Tensor)}
-    read = torch.stack([k.detach().double() for k in tensors.values()]).tolist() if tensors else []
-    return {
-        **{name: k for name, k in coefficients.items() if not isinstance(k, Tensor)},
-        **dict(zip(tensors, read, strict=True)),
-    }  # type: ignore[dict-item]
+    read = torch.cat([k.detach().reshape(1) for k in tensors.values()]).tolist() if tensors else []
+    plain = {name: float(k) for name, k in coefficients.items() if not isinstance(k, Tensor)}
+    return plain | dict(zip(tensors, read, strict=True))

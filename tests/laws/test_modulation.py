@@ -10,17 +10,21 @@ from torch import nn
 
 from balancekit.branches import Branches
 from balancekit.modulation import (
+    AGM,
     ARL,
     MLB,
     OGM,
     OPM,
     SMP,
+    EpistemicModulation,
+    base_rates,
     discrepancy_ratio,
     drop_features,
     freeze,
     modulate,
     scale_gradients,
     scale_updates,
+    slice_logits,
     true_class_score,
 )
 
@@ -203,8 +207,60 @@ def test_coefficients_wait_for_the_step_and_the_next_call_replaces_them() -> Non
     assert w.item() == -0.5
     optimizer.step()
     assert w.item() == -1.5
-    assert not optimizer._optimizer_step_pre_hooks
-    assert not optimizer._optimizer_step_post_hooks
+
+
+def test_a_step_that_fails_leaves_no_scaled_rate() -> None:
+    w = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([{"name": "audio", "params": [w]}], lr=1.0)
+    w.grad = torch.ones(1)
+    seen = []
+
+    def fail(*_) -> None:
+        seen.append(optimizer.param_groups[0]["lr"])
+        raise MemoryError
+
+    scale_updates(optimizer, {"audio": 0.5})
+    handle = optimizer.register_step_pre_hook(fail)  # after ours
+    with pytest.raises(MemoryError):
+        optimizer.step()
+    handle.remove()
+    assert seen == [0.5]
+    assert base_rates(optimizer) == [1.0]
+    for expected in (-0.25, -1.25):
+        if expected == -0.25:
+            scale_updates(optimizer, {"audio": 0.25})
+        optimizer.step()
+        assert w.item() == expected
+        assert optimizer.param_groups[0]["lr"] == 1.0
+
+
+def test_in_a_closure_it_acts_on_the_step_that_runs() -> None:
+    w = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.Adam([{"name": "audio", "params": [w]}], lr=1.0)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = w.sum()
+        loss.backward()
+        scale_updates(optimizer, {"audio": 0.2})
+        return loss
+
+    for step in (1, 2):
+        optimizer.step(closure)
+        assert w.item() == pytest.approx(-0.2 * step, rel=1e-5)
+    assert optimizer.param_groups[0]["lr"] == 1.0
+
+
+def test_a_schedule_sees_the_plain_rate() -> None:
+    w = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([{"name": "audio", "params": [w]}], lr=1.0)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    for _ in range(3):
+        w.grad = torch.ones(1)
+        scale_updates(optimizer, {"audio": 0.1})
+        optimizer.step()
+        schedule.step()
+    assert w.item() == pytest.approx(-0.1 * (1 + 0.5 + 0.25))
 
 
 def test_a_learning_rate_that_is_a_tensor_stays_that_tensor() -> None:
@@ -274,10 +330,17 @@ def test_dropping_keeps_the_batch_and_never_a_sample_without_features(a: float, 
     features = {"audio": torch.ones(40, 2, 3), "video": torch.ones(40, 5)}
     dropped = drop_features(features, {"audio": a, "video": v}, generator=torch.Generator().manual_seed(seed))
     assert {m: z.shape for m, z in dropped.items()} == {m: z.shape for m, z in features.items()}
-    scale = 1 / (1 - (6 * a + 5 * v) / 11)
+    scale = 1 / (1 - (6 * (a - a * v) + 5 * (v - a * v)) / 11)
     kept = [z.flatten(1).amax(1) for z in dropped.values()]
     assert all(((k == 0) | torch.isclose(k, torch.tensor(scale))).all() for k in kept)
     assert (torch.stack(kept).amax(0) > 0).all()
+
+
+@pytest.mark.parametrize("q", [(0.5, 0.5), (1.0, 1.0), (0.9, 0.2)])
+def test_the_concatenation_keeps_its_expected_size(q) -> None:
+    features, g = {"audio": torch.ones(20000, 3), "video": torch.ones(20000, 1)}, torch.Generator().manual_seed(0)
+    dropped = drop_features(features, {"audio": q[0], "video": q[1]}, generator=g)
+    assert torch.cat([*dropped.values()], 1).sum(1).mean().item() == pytest.approx(4, rel=0.02)
 
 
 def test_how_often_features_are_dropped() -> None:
@@ -326,6 +389,11 @@ def test_absent_samples_and_modalities_are_as_if_they_were_not_there(preset) -> 
     for m in without:
         torch.testing.assert_close(k[m], without[m], rtol=1e-12, atol=0)
     assert k["text"].item() == (0.0 if isinstance(preset, OPM) else 1.0)
+    arl, arl_without = (
+        ARL()(o, labels, present=p) for o, p in ((logits, gone), ({m: logits[m] for m in NAMES[:2]}, {}))
+    )
+    assert arl["text"].item() == 1
+    assert all(torch.allclose(arl[m], arl_without[m], rtol=1e-12) for m in NAMES[:2])
     some_there = torch.tensor([True, True, False, False, True])
     wild = {m: torch.where(some_there[:, None], o, 1e9 if m == "audio" else o) for m, o in logits.items()}
     part, plain = (
@@ -375,3 +443,27 @@ def test_hooks_see_what_was_found_and_nothing_is_kept() -> None:
     assert torch.equal(seen[0].coefficients, torch.stack(list(k.values())))
     assert torch.equal(seen[0].ratios, discrepancy_ratio(seen[0].scores, reference="pairwise"))
     assert not ogm.state_dict()
+
+
+def test_extreme_inputs_have_finite_coefficients() -> None:
+    labels = torch.tensor([1])
+    apart = {"audio": torch.tensor([[0.0, 200.0]]), "video": torch.tensor([[200.0, 0.0]])}
+    for preset in (OGM(0.0), MLB(0.0), MLB(), AGM(2), ARL()):
+        assert all(k.isfinite() for k in preset(apart, labels).values())
+    k = EpistemicModulation()({"audio": torch.tensor([200.0, 103.0]), "video": torch.tensor([150.0, 102.0])})
+    torch.testing.assert_close(k["audio"], torch.tensor([-50.0, -1.0]).exp())
+    assert k["video"].tolist() == [1.0, 1.0]
+
+
+def test_a_leaf_is_scaled_in_the_coming_backward_alone() -> None:
+    leaf = torch.ones(2, 3, requires_grad=True)
+    modulate({"a": leaf}, {"a": 0.5}, (loss := leaf.sum()))
+    loss.backward()
+    leaf.sum().backward()
+    assert torch.equal(leaf.grad, torch.full((2, 3), 1.5))
+
+
+def test_features_under_autocast_are_sliced_outside_of_it() -> None:
+    head = nn.Linear(4, 3)
+    parts = slice_logits(head, {"audio": torch.ones(2, 3, dtype=torch.bfloat16), "video": torch.ones(2, 1)})
+    torch.testing.assert_close(sum(parts.values()), head(torch.ones(2, 4)))

@@ -178,8 +178,124 @@ def test_what_cannot_be_known_is_not_guessed() -> None:
     assert np.isnan(history["efficacy/audio"][1]).all()
     each = Modulation(OGM(0.8).score, OGM(0.8).ratio, lambda ratio: ratio.clamp(max=1), per_sample=True)
     history, _ = run(modulator=each, act=at_features)
-    assert "efficacy/audio" not in history
+    assert np.isnan(history["efficacy/audio"][1]).all()
     assert "coefficient/audio" in history
+
+
+def test_noise_and_micro_batches_leave_efficacy_open() -> None:
+    constant = Modulation(OGM(0.8).score, OGM(0.8).ratio, lambda ratio: torch.tensor([0.3, 1.0]))
+    noisy = after(lambda model, branches, optimizer, k: scale_gradients(branches, k, noise=True))
+    twice = after(lambda model, branches, optimizer, k: [scale_gradients(branches, k) for _ in range(2)])
+    for act in (noisy, twice):
+        history, _ = run(modulator=constant, act=act)
+        assert np.isnan(history["efficacy/audio"][1]).all()
+        assert not history.alarms
+
+
+def test_a_past_before_the_watch_leaves_efficacy_of_scaled_gradients_open() -> None:
+    model = Late()
+    branches = Branches(model, {"audio": "audio", "video": "video"})
+    optimizer = torch.optim.Adam(branches.param_groups(lr=1e-2))
+
+    def step(actuator, k: float) -> None:
+        x, y = data(0)
+        optimizer.zero_grad()
+        F.cross_entropy(model(*x), y).backward()
+        actuator(k)
+        optimizer.step()
+
+    step(lambda k: scale_gradients(branches, {"audio": k}), 0.2)
+    for actuator, expected in (
+        (lambda k: scale_updates(optimizer, {"audio": k}), 0.2),
+        (lambda k: scale_gradients(branches, {"audio": k}), math.nan),
+    ):
+        with watch(optimizer=optimizer, branches=branches, every=1) as history:
+            for _ in range(3):
+                step(actuator, 0.2)
+        assert history["efficacy/audio"][1] == pytest.approx([expected] * 3, rel=1e-3, nan_ok=True)
+
+
+def test_cancelled_needs_no_modulator() -> None:
+    model = Late()
+    branches = Branches(model, {"audio": "audio", "video": "video"})
+    optimizer = torch.optim.Adam(branches.param_groups(lr=1e-2))
+    with pytest.warns(NullEffectWarning, match="audio: its gradient is scaled by 0.2"):  # noqa: SIM117
+        with watch(optimizer=optimizer, branches=branches, every=1) as history:
+            for step in range(12):
+                x, y = data(step)
+                optimizer.zero_grad()
+                F.cross_entropy(model(*x), y).backward()
+                scale_gradients(branches, {"audio": 0.2})
+                optimizer.step()
+    assert causes(history) == ["cancelled"]
+
+
+def test_one_schedule_a_closure_and_a_forgotten_state() -> None:
+    model = Late()
+    branches = Branches(model, {"audio": "audio", "video": "video"})
+    optimizer = torch.optim.Adam(branches.param_groups(lr=1e-2))
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+    x, y = data(0)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(*x), y)
+        loss.backward()
+        return loss
+
+    with watch(optimizer=optimizer, branches=branches, every=1) as history:
+        for step in range(6):
+            closure()
+            if step == 3:
+                optimizer.state.clear()
+            scale_updates(optimizer, {"audio": 0.5})
+            optimizer.step()
+            schedule.step()
+        assert history["efficacy/audio"][1] == pytest.approx([0.5] * 6, rel=1e-3)
+        optimizer.step(closure)
+    assert len(history["efficacy/audio"][1]) == 6  # nothing is claimed of the last step
+    assert len(history["update ratio/audio"][1]) == 7
+
+
+def test_numbers_are_what_they_were() -> None:
+    with watch() as history:
+        p = torch.zeros(())
+        for _ in range(3):
+            history.log({"p": p})
+            p += 1
+    assert history["p"][1].tolist() == [0, 1, 2]
+
+
+def test_a_rebalancer_alone_is_a_clock() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    balancer = Rebalancer(Branches(model, {"a": "a", "b": "b"}), ReGrad())
+    x = torch.randn(3, 2)
+    with watch(balancer, every=2) as history:
+        for _ in range(5):
+            losses = {m: model[m](x).square().mean() for m in "ab"}
+            balancer(sum(losses.values()), losses).backward()
+    assert history["loss/a"][0].tolist() == [0, 2, 4]
+
+
+def test_what_acts_in_another_way_can_say_so() -> None:
+    for says in (True, False):
+        model = Late()
+        branches, ogm = Branches(model, {"audio": "audio", "video": "video"}), OGM(0.8)
+        optimizer = torch.optim.SGD(branches.param_groups(lr=1e-2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NullEffectWarning)
+            with watch(ogm, optimizer=optimizer, branches=branches, every=1) as history:
+                for step in range(12):
+                    x, y = data(step)
+                    with branches.capture() as features:
+                        loss = F.cross_entropy(model(*x), y)
+                    k = ogm(slice_logits(model.head, features), y)
+                    optimizer.zero_grad()
+                    loss.backward()
+                    if says:
+                        history.applied("features", k)
+                    optimizer.step()
+        assert causes(history) == ([] if says else ["unapplied"])
 
 
 def test_watching_changes_nothing() -> None:
