@@ -1,9 +1,26 @@
+import copy
+import pickle
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancekit.modulation import pmr_weights
+from balancekit.modulation import (
+    AGM,
+    CGGM,
+    MLB,
+    MSLR,
+    OGM,
+    arl_coefficient,
+    discrepancy_ratio,
+    ogm_coefficient,
+    opm_probability,
+    pmr_weights,
+    suppress_best_coefficient,
+    true_class_score,
+    two_sided_coefficient,
+)
 from tests.compiling import fullgraph
 
 some = settings(max_examples=50, deadline=None)
@@ -79,3 +96,71 @@ def test_full_graph_compile_equals_eager() -> None:
     s = torch.tensor([0.0, 1.0, 1.5])
     for actual, expected in zip(fullgraph(pmr_weights)(s), pmr_weights(s), strict=True):
         torch.testing.assert_close(actual, expected)
+
+
+COEFFICIENTS = [
+    lambda r: ogm_coefficient(r, 0.8),
+    lambda r: ogm_coefficient(r, 0.8, continuous=True),
+    lambda r: two_sided_coefficient(r, 0.8, ceiling=3.0),
+    lambda r: opm_probability(r, 0.5, 0.5),
+    suppress_best_coefficient,
+    lambda r: arl_coefficient(r, r, 8.0),
+    lambda r: discrepancy_ratio(r, reference="pairwise"),
+]
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize("function", COEFFICIENTS)
+def test_coefficients_compile_in_one_graph(function) -> None:
+    r = torch.tensor([0.5, 1.0, 2.0])
+    torch.testing.assert_close(fullgraph(function)(r), function(r))
+
+
+@pytest.mark.compiles
+def test_a_score_compiles_in_one_graph() -> None:
+    logits, labels = {"audio": torch.randn(4, 3), "video": torch.randn(4, 3)}, torch.tensor([0, 1, 2, 1])
+    torch.testing.assert_close(fullgraph(true_class_score)(logits, labels), true_class_score(logits, labels))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_scores_are_detached_and_in_float32_or_wider(dtype: torch.dtype) -> None:
+    o = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).to(dtype).requires_grad_()
+    s = true_class_score({"audio": o, "video": o * 2}, torch.tensor([0, 1, 2, 1]))
+    assert not s.requires_grad
+    assert s.dtype == torch.promote_types(dtype, torch.float32)
+    expected = (
+        torch.stack([o, o * 2], 1)
+        .double()
+        .softmax(-1)
+        .gather(-1, torch.tensor([0, 1, 2, 1])[:, None, None].expand(4, 2, 1))
+    )
+    torch.testing.assert_close(s.double(), expected.squeeze(-1).detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [lambda: OGM(0.8), lambda: MLB(), lambda: AGM(2), lambda: CGGM(["audio", "video"])])
+def test_a_modulator_resumes_from_its_state(make) -> None:
+    def ask(each, step: int):
+        g = torch.Generator().manual_seed(step)
+        if isinstance(each, CGGM):
+            k = each({"audio": torch.rand((), generator=g), "video": torch.rand((), generator=g)})
+        else:
+            logits = {m: torch.randn(4, 3, generator=g) for m in ("audio", "video")}
+            k = each(logits, torch.tensor([0, 1, 2, 1]))
+        return torch.stack(list(k.values()))
+
+    first = make()
+    for step in range(3):
+        ask(first, step)
+    again = make()
+    again.load_state_dict(copy.deepcopy(first.state_dict()))
+    copied, pickled = copy.deepcopy(first), pickle.loads(pickle.dumps(first))
+    expected = ask(first, 3)
+    for each in (again, copied, pickled):
+        assert torch.equal(ask(each, 3), expected)
+
+
+def test_a_window_of_accuracies_resumes() -> None:
+    first, again = (MSLR({"audio": 0.9, "video": 1.1}) for _ in range(2))
+    first({"audio": 0.2, "video": 0.3})
+    again.load_state_dict(first.state_dict())
+    assert first({"audio": 0.3, "video": 0.3}) == again({"audio": 0.3, "video": 0.3})
