@@ -18,7 +18,7 @@ def expect_modalities(argument: str, values: object, shape: str, *, ndim: int | 
         expect_floating(f"{argument}[{name!r}]", value, shape, ndim=ndim)
 
 
-def expect_names(argument: str, values: Mapping[str, Tensor], names: Iterable[str]) -> None:
+def expect_names(argument: str, values: Mapping[str, object], names: Iterable[str]) -> None:
     """Require exactly these names, in any order."""
     names = list(names)
     expect(set(values) == set(names), argument, f"the names {names}", list(values))

@@ -62,7 +62,7 @@ def pmr_loss(
         Test: tests/oracles/test_pmr.py
     """
     expect_modalities("features", features, "of shape (b, d)", ndim=2)
-    expect_names("banks", banks, features)  # type: ignore[arg-type]
+    expect_names("banks", banks, features)
     expect_number("alpha", alpha, low=0.0)
     expect_number("mu", mu, low=0.0)
     scores, terms, entropies = [], [], []

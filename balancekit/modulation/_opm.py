@@ -45,7 +45,7 @@ class OPM(Modulation):
     Method:
         Name: OPM
         Paper: Wei et al., TPAMI 2024
-        Equation: § on prediction modulation
+        Equation: prediction modulation
         Hook: features, in the forward pass
         Cost: none
         Modalities: any; pairs averaged
