@@ -87,7 +87,7 @@ class History(Mapping[str, tuple[np.ndarray, np.ndarray]]):
 
     def to_pandas(self) -> Any:
         """A DataFrame with a row a step and a column a series, the last value of each step; it needs pandas."""
-        import pandas as pd
+        import pandas as pd  # pyright: ignore[reportMissingImports] - only who asks for it needs it
 
         columns = {name: pd.Series(dict(zip(*self[name], strict=True))) for name in self}
         return pd.DataFrame(columns).rename_axis("step")
