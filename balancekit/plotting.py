@@ -1,7 +1,7 @@
 """Pictures of a history: the only room that imports matplotlib (``pip install 'balancekit[plot]'``)."""
 
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from balancekit._checks import expect
 from balancekit.diagnostics import History
@@ -16,14 +16,12 @@ def plot(history: History, kind: str = "coefficient", *, ax: Axes | None = None)
         history: of :func:`~balancekit.diagnostics.watch`.
         kind: what stands before the slash of a series' name, such as "coefficient", "score", "ratio", "cosine",
             "conflict", "update ratio", "gradient energy", "efficacy" or "loss"; or a name of your own.
-        ax: where to draw; a new figure if None.
+        ax: where to draw; a new figure if None, ``ax.figure``, which is yours and not pyplot's.
 
     Raises:
         ValueError: for a kind of which there is no series.
 
     Example:
-        >>> import matplotlib
-        >>> matplotlib.use("agg")
         >>> history = History()
         >>> history.log({"coefficient/audio": 0.3, "coefficient/video": 1.0})
         >>> [line.get_label() for line in plot(history).lines]
@@ -33,7 +31,7 @@ def plot(history: History, kind: str = "coefficient", *, ax: Axes | None = None)
     kinds = sorted({name.split("/")[0] for name in history})
     expect(len(names) > 0, "kind", f"one of {kinds}", kind)
     if ax is None:
-        _, ax = plt.subplots(layout="constrained")
+        ax = Figure(layout="constrained").subplots()
     for name in names:
         steps, values = history[name]
         ax.plot(steps, values, marker="." if len(steps) < 40 else None, label=name.removeprefix(f"{kind}/"))

@@ -469,11 +469,6 @@ def test_a_probe_is_a_logistic_regression() -> None:
 
 
 def test_each_kind_is_drawn_in_one_call() -> None:
-    import matplotlib
-
-    matplotlib.use("agg")
-    from matplotlib import pyplot as plt
-
     from balancekit.plotting import plot
 
     history, _ = run(modulator=ARL(), steps=12)
@@ -481,6 +476,5 @@ def test_each_kind_is_drawn_in_one_call() -> None:
         ax = plot(history, kind)
         assert [line.get_label() for line in ax.lines] == ["audio", "video", "_alarm"]
         assert ax.lines[0].get_xdata().tolist() == list(range(12))
-        plt.close(ax.figure)
     with pytest.raises(ValueError, match="kind: expected one of"):
         plot(history, "cosine")

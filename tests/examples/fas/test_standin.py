@@ -81,7 +81,7 @@ def test_ratios_and_attacks_follow_the_profile(domain):
     live, _ = standin.roll_call(domain, "train", 1000)
     assert abs((~live).sum() / live.sum() - site.attacks_per_live) < 0.1
     assert standin.roll_call(domain, "test", 800)[0].sum() == 400
-    train = set(make_split(domain, "train", 120, seed=0).kind_names) - {"live"}
+    train = set(make_split(domain, "train", 500, seed=0).kind_names) - {"live"}
     assert train == set(site.attacks)
     unseen = set(make_split(domain, "test", 120, seed=0).kind_names) - train - {"live"}
     assert unseen <= set(site.unseen) and bool(unseen) == bool(site.unseen)
