@@ -9,14 +9,15 @@ that Adam divides out again. So what is recorded here ends at the parameters, an
 ``History``                        what it yields: series by name; ``last`` for any logger, ``to_numpy``, ``to_pandas``
 ``shapley_contributions``          what each modality adds to the accuracy
 ``permutation_contributions``      how far the prediction moves if a modality is mixed up
-``calibration_error``              whether a modality's probabilities can be believed
 ``probe_accuracy``                 what an encoder's features are worth by themselves
 =================================  ===================================================================================
+
+Whether a modality's probabilities can be believed, which every score takes for granted, torchmetrics tells.
 """
 
 from balancekit.diagnostics._contributions import permutation_contributions, shapley_contributions
 from balancekit.diagnostics._history import Alarm, History, NullEffectWarning
-from balancekit.diagnostics._quality import calibration_error, probe_accuracy
+from balancekit.diagnostics._probe import probe_accuracy
 from balancekit.diagnostics._watch import Watched, watch
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "History",
     "NullEffectWarning",
     "Watched",
-    "calibration_error",
     "permutation_contributions",
     "probe_accuracy",
     "shapley_contributions",

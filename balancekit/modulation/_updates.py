@@ -23,8 +23,9 @@ def scale_updates(optimizer: Optimizer, coefficients: Mapping[str, Tensor | floa
     The learning rate of the branch's group is multiplied for that one step. So it is exact for optimizers whose update
     is proportional to it (SGD, Adam, AdamW with its weight decay, …), moments are what they would be, and nothing is
     copied. A step that a gradient scaler skips leaves the coefficients waiting; the next call replaces them. In a
-    closure of ``step`` it acts on the step that runs. Tensors are read on the host, once a call, unless the learning
-    rate is a tensor itself.
+    closure of ``step`` it acts on the step that runs. A learning rate that is a number needs numbers, so coefficients
+    on a device are read on the host, once a call; with ``lr=torch.tensor(…)``, as capturable optimizers take it,
+    nothing is read.
 
     Args:
         optimizer: with one group a branch whose "name" is the branch's, as ``branches.param_groups()`` makes them. Of a
@@ -53,8 +54,9 @@ def scale_updates(optimizer: Optimizer, coefficients: Mapping[str, Tensor | floa
     for name, k in coefficients.items():
         fits = k.ndim == 0 if isinstance(k, Tensor) else is_real(k)
         expect(fits, f"coefficients[{name!r}]", "a number or a tensor ()", k)
-    factors = _host(coefficients)
-    _rates(optimizer).scale([(g, factors[name], coefficients[name]) for name in coefficients for g in groups[name]])
+    plain = [name for name in coefficients if not all(isinstance(g["lr"], Tensor) for g in groups[name])]
+    factors = {**coefficients, **_host({name: coefficients[name] for name in plain})}
+    _rates(optimizer).scale([(g, factors[name]) for name in coefficients for g in groups[name]])
     tell("updates", coefficients)
 
 
@@ -68,11 +70,11 @@ class _Rates:
     """Scales the learning rates before a step, and puts them back after it; one for each optimizer, for good."""
 
     def __init__(self) -> None:
-        self.waiting: list[tuple[dict[str, Any], float, Any]] = []
+        self.waiting: list[tuple[dict[str, Any], Any]] = []
         self.held: list[tuple[dict[str, Any], Any]] = []
         self.stepping = True  # when it is made, a step may be running
 
-    def scale(self, scaled: list[tuple[dict[str, Any], float, Any]]) -> None:
+    def scale(self, scaled: list[tuple[dict[str, Any], Any]]) -> None:
         """For the coming step, or for the one that runs, if its closure asks."""
         self.restore()
         self.waiting = scaled
@@ -80,9 +82,9 @@ class _Rates:
             self.act()
 
     def act(self) -> None:
-        self.held = [(group, group["lr"]) for group, _, _ in self.waiting]
-        for group, factor, k in self.waiting:
-            group["lr"] = group["lr"] * (k if isinstance(group["lr"], Tensor) else factor)
+        self.held = [(group, group["lr"]) for group, _ in self.waiting]
+        for group, factor in self.waiting:
+            group["lr"] = group["lr"] * factor
 
     def restore(self) -> None:
         for group, rate in self.held:

@@ -263,12 +263,15 @@ def test_a_schedule_sees_the_plain_rate() -> None:
     assert w.item() == pytest.approx(-0.1 * (1 + 0.5 + 0.25))
 
 
-def test_a_learning_rate_that_is_a_tensor_stays_that_tensor() -> None:
+def test_a_learning_rate_that_is_a_tensor_stays_that_tensor_and_nothing_is_read(monkeypatch) -> None:
     w = torch.zeros(1, requires_grad=True)
     rate = torch.tensor(1.0)
     optimizer = torch.optim.SGD([{"name": "audio", "params": [w]}], lr=rate)
     w.grad = torch.ones(1)
-    scale_updates(optimizer, {"audio": torch.tensor(0.25)})
+    with monkeypatch.context() as patch:
+        for read in ("tolist", "item", "__float__", "__bool__"):
+            patch.setattr(torch.Tensor, read, lambda *_: pytest.fail("a value was read on the host"))
+        scale_updates(optimizer, {"audio": torch.tensor(0.25)})
     optimizer.step()
     assert w.item() == -0.25
     assert optimizer.param_groups[0]["lr"] is rate

@@ -12,7 +12,6 @@ from torch.nn import functional as F
 from balancekit import Branches, PrototypeBank, Rebalancer, ReGrad, prototype_entropy
 from balancekit.diagnostics import (
     NullEffectWarning,
-    calibration_error,
     permutation_contributions,
     probe_accuracy,
     shapley_contributions,
@@ -437,20 +436,6 @@ def test_contributions_add_up_and_find_the_one_that_is_used() -> None:
     moved = permutation_contributions(fuse, features, generator=torch.Generator().manual_seed(0))
     assert moved["video"].item() == pytest.approx(0, abs=1e-7)
     assert 1e-3 < moved["audio"].item() <= math.log(2)
-
-
-def test_calibration_error_is_the_printed_sum() -> None:
-    g = torch.Generator().manual_seed(0)
-    p = torch.randn(200, 4, generator=g, dtype=torch.float64).softmax(-1)
-    labels = torch.randint(4, (200,), generator=g)
-    expected = 0.0
-    for b in range(15):
-        rows = [i for i in range(200) if b / 15 < p[i].max().item() <= (b + 1) / 15]
-        if rows:
-            confidence = sum(p[i].max().item() for i in rows) / len(rows)
-            accuracy = sum(p[i].argmax().item() == labels[i].item() for i in rows) / len(rows)
-            expected += len(rows) / 200 * abs(confidence - accuracy)
-    assert calibration_error(p, labels).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_probe_is_a_logistic_regression() -> None:

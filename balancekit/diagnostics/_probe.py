@@ -1,4 +1,4 @@
-"""Whether a score can be believed, and what an encoder's features are worth by themselves."""
+"""What an encoder's features are worth by themselves."""
 
 import torch
 from torch import Tensor
@@ -7,33 +7,7 @@ from torch.nn import functional as F
 from balancekit._checks import expect, expect_count, expect_floating, expect_labels, expect_number
 from balancekit._typing import Float, Int
 
-
-@torch.no_grad()
-def calibration_error(
-    probabilities: Float[Tensor, "b c"], labels: Int[Tensor, "b"], *, bins: int = 15
-) -> Float[Tensor, ""]:
-    """Expected calibration error: mean distance of confidence and accuracy, over bins of equal width.
-
-    Naeini et al., AAAI 2015. A modality's score drives coefficients; if its probabilities are not those of being right,
-    scores of two modalities cannot be compared.
-
-    Args:
-        probabilities: of one modality's head, rows that add up to 1.
-        labels: class of each sample.
-        bins: of the confidence, from 0 to 1.
-
-    Example:
-        >>> calibration_error(torch.tensor([[0.9, 0.1], [0.9, 0.1]]), torch.tensor([0, 1])).round(decimals=4)
-        tensor(0.4000)
-    """
-    expect_floating("probabilities", probabilities, "of shape (b, c)", ndim=2)
-    expect_labels("labels", labels, probabilities.shape[0], probabilities.shape[1])
-    expect_count("bins", bins)
-    confidence, predicted = probabilities.max(-1)
-    gap = confidence - (predicted == labels).to(confidence.dtype)
-    place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    sums = torch.zeros(bins, dtype=gap.dtype, device=gap.device).index_add_(0, place, gap)
-    return sums.abs().sum() / len(gap)
+MANY = torch.iinfo(torch.int32).max
 
 
 def probe_accuracy(
@@ -66,6 +40,8 @@ def probe_accuracy(
     expect_floating("train", train, "of shape (n, d)", ndim=2)
     expect_floating("test", test, "of shape (k, d)", ndim=2)
     expect(test.shape[1] == train.shape[1], "test", f"{train.shape[1]} columns", test)
+    expect_labels("train_labels", train_labels, train.shape[0], MANY)
+    expect_labels("test_labels", test_labels, test.shape[0], MANY)
     expect_number("l2", l2, low=0.0)
     expect_count("iterations", iterations)
     classes = int(max(train_labels.max(), test_labels.max())) + 1
