@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_count, expect_floating, expect_shape, is_real
+from balancekit._precision import wide
 from balancekit._typing import Float
 
 LARGEST = 10
@@ -75,7 +76,7 @@ def shapley_values(
         expect(tuple(empty.shape) in ((), shape), "empty", f"a floating-point tensor of shape () or {shape}", empty)
     known: dict[frozenset[str], Any] = {everything: top}
     if empty is not None:
-        known[frozenset()] = _wide(empty) if isinstance(empty, Tensor) else empty
+        known[frozenset()] = wide(empty) if isinstance(empty, Tensor) else empty
 
     def of(subset: frozenset[str]) -> Any:
         if subset not in known:
@@ -104,11 +105,7 @@ def _names(modalities: Sequence[str]) -> list[str]:
 def _valued(value: Callable[[frozenset[str]], Tensor], subset: frozenset[str]) -> Tensor:
     found = value(subset)
     expect_floating("value", found, "for every subset")
-    return _wide(found)
-
-
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
+    return wide(found)
 
 
 def _all_steps(names: list[str]) -> Iterator[Step]:

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from balancekit._checks import expect, expect_floating, expect_labels, expect_number, expect_shape
+from balancekit._precision import wide
 from balancekit._typing import Float, Int
 
 __all__ = ["purity", "relearn_strength", "soft_reset"]
@@ -90,7 +91,7 @@ def relearn_strength(
     expect_number("rate", rate, low=0.0)
     if isinstance(purity_train, Tensor) and isinstance(purity_val, Tensor):
         expect_shape("purity_val", purity_val, tuple(purity_train.shape))
-    train, val = (_wide(torch.as_tensor(value)) for value in (purity_train, purity_val))
+    train, val = (wide(torch.as_tensor(value)) for value in (purity_train, purity_val))
     return torch.tanh(rate * (train - val).abs())
 
 
@@ -165,10 +166,6 @@ def soft_reset(
             optimizer.state.pop(parameter, None)
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def _read(strength: object) -> float:
     if isinstance(strength, Tensor):
         expect_floating("strength", strength, "of shape ()", ndim=0)
@@ -224,5 +221,5 @@ def _check_optimizer(optimizer: object, own: list[nn.Parameter]) -> None:
 def _between(now: Tensor, first: Tensor, alpha: float) -> Tensor:
     if alpha == 1:
         return first
-    wide = torch.promote_types(torch.promote_types(now.dtype, first.dtype), torch.float32)
-    return torch.lerp(now.to(wide), first.to(now.device, wide), alpha)
+    dtype = torch.promote_types(torch.promote_types(now.dtype, first.dtype), torch.float32)
+    return torch.lerp(now.to(dtype), first.to(now.device, dtype), alpha)

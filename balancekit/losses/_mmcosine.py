@@ -7,12 +7,12 @@ Xu et al. 2023 (arXiv 2303.05338):
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from balancekit._checks import expect, expect_number, expect_shape
 from balancekit._typing import Float
+from balancekit.domains import normalise_features
 from balancekit.losses._arguments import expect_modalities, expect_names, widest
 
 
@@ -65,13 +65,5 @@ def cosine_logits(
 
 
 def _cosine(feature: Tensor, weight: Tensor) -> Tensor:
-    wide = widest((feature, weight))
-    return F.linear(_unit(feature.to(wide)), _unit(weight.to(wide)))
-
-
-def _unit(x: Tensor) -> Tensor:
-    """Rows of length 1, without overflow or underflow; a row of zeros stays zero."""
-    peak = x.detach().abs().amax(-1, keepdim=True)
-    x = x / torch.where(peak == 0, 1, peak)
-    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-    return x / torch.where(length == 0, 1, length)
+    dtype = widest((feature, weight))
+    return F.linear(normalise_features(feature.to(dtype)), normalise_features(weight.to(dtype)))
