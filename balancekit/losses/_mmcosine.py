@@ -33,6 +33,7 @@ def cosine_logits(
         Logits by modality in the order of `features`, in float32, or wider where an input is.
 
     Example:
+        >>> import torch
         >>> features = {"audio": torch.tensor([[3.0, 4.0]]), "video": torch.tensor([[0.5]])}
         >>> weights = {"audio": torch.tensor([[1.0, 0.0], [0.0, 7.0]]), "video": torch.tensor([[1.0], [-1.0]])}
         >>> logits = cosine_logits(features, weights)
