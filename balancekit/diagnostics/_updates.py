@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from balancekit._precision import wide
 from balancekit.branches import Branches
 from balancekit.modulation import base_rates
 
@@ -44,7 +45,7 @@ class Factors:
 
 
 class Updates:
-    """Before and after each step of an optimizer."""
+    """Before and after each step of an optimizer. Who owns what is looked up when numbers are due."""
 
     def __init__(self, optimizer: Optimizer, branches: Branches) -> None:
         self.optimizer, self.branches = optimizer, branches
@@ -52,6 +53,7 @@ class Updates:
         self.start: dict[str, list[Tensor]] | None = None
         self.twins: dict[str, _Twin] = {}
         self.stale = False
+        self.groups = -1
 
     def before(self, due: bool, every: int, factors: Factors, *, stale: bool) -> dict[str, Tensor]:
         """Look at gradients and values; returns numbers to log if `due`.
@@ -59,17 +61,23 @@ class Updates:
         `stale`: gradients are not those of this step, as a closure is to make them.
         """
         self.stale = stale or getattr(self.optimizer, "grad_scale", None) is not None
-        self.start = {m: [p.detach().clone() for p in self.branches[m]] for m in self.branches} if due else None
-        rates = dict(zip(map(id, self.optimizer.param_groups), base_rates(self.optimizer), strict=True))
-        groups = {p: group for group in self.optimizer.param_groups for p in group["params"]}
-        self._follow(groups, rates, factors)
+        rates = base_rates(self.optimizer)
+        groups = self.optimizer.param_groups
+        if due or len(groups) != self.groups:
+            self.groups = len(groups)
+            self.own = {m: self.branches[m] for m in self.branches}
+            place = {p: i for i, group in enumerate(groups) for p in group["params"]}
+            self.place = {m: {p: place[p] for p in each if p in place} for m, each in self.own.items()}
+        if due:
+            self.start = {m: [p.detach().clone() for p in each] for m, each in self.own.items()}
+        self._follow(rates, factors)
         if not due or self.stale:
             return {}
         found = {}
-        for m in self.branches:
-            moved = [p for p in self.branches[m] if p.grad is not None and p in groups]
+        for m, placed in self.place.items():
+            moved = [(p.grad, rates[i]) for p, i in placed.items() if p.grad is not None]
             if moved:
-                terms = torch.stack([rates[id(groups[p])] * norm(p) for p in moved])
+                terms = torch.stack([rate * norm(gradient) for gradient, rate in moved])
                 term = every * (terms * factors.updates.get(m, 1.0)).square().sum()
                 found[f"gradient energy/{m}"] = self.energy[m] = self.energy.get(m, 0) + term
         return found
@@ -82,34 +90,33 @@ class Updates:
             return {}
         found = {f"efficacy/{m}": value for m, value in efficacy.items()}
         for m, old in start.items():
-            squares = [((p.detach() - o).float().square().sum(), o.float().square().sum()) for p, o in
-                       zip(self.branches[m], old, strict=True)]  # fmt: skip
-            moved, size = (torch.stack(each).sum().sqrt() for each in zip(*squares, strict=True))
-            found[f"update ratio/{m}"] = moved / size
+            size = torch.stack([norm(o) for o in old]).norm()
+            for o, p in zip(old, self.own[m], strict=True):
+                o.sub_(p.detach())
+            found[f"update ratio/{m}"] = torch.stack([norm(o) for o in old]).norm() / size
         return found
 
-    def _follow(self, groups: dict[Any, dict[str, Any]], rates: dict[int, Any], factors: Factors) -> None:
+    def _follow(self, rates: list[Any], factors: Factors) -> None:
         if type(self.optimizer).__name__ not in ELEMENTWISE:
             return
-        for m in self.branches:
-            mine = [p for p in self.branches[m] if p in groups]
-            if m not in self.twins and mine:
-                self.twins[m] = _Twin(self.optimizer, max(mine, key=lambda each: each.numel()), groups)
-            if m in self.twins:
-                twin = self.twins[m]
-                known = m not in factors.open and not self.stale and twin.p in groups
-                if twin.p in groups:
-                    options = groups[twin.p] | {"lr": rates[id(groups[twin.p])]}
-                    twin.follow(options, factors.gradients.get(m), known=known)
+        groups = self.optimizer.param_groups
+        for m, placed in self.place.items():
+            if m not in self.twins and placed:
+                largest = max(placed, key=lambda p: p.numel())
+                self.twins[m] = _Twin(self.optimizer, largest, groups[placed[largest]])
+            if m in self.twins and (p := self.twins[m].p) in placed:
+                options = groups[placed[p]] | {"lr": rates[placed[p]]}
+                known = m not in factors.open and not self.stale
+                self.twins[m].follow(options, factors.gradients.get(m), known=known)
 
 
 class _Twin:
     """Some numbers of one tensor, and a second optimizer that moves them without modulation."""
 
-    def __init__(self, optimizer: Optimizer, p: Tensor, groups: dict[Any, dict[str, Any]]) -> None:
+    def __init__(self, optimizer: Optimizer, p: Tensor, group: dict[str, Any]) -> None:
         self.real, self.p = optimizer, p
         kind: Any = type(optimizer)
-        options = {key: value for key, value in groups[p].items() if key not in ("params", "name")}
+        options = {key: value for key, value in group.items() if key not in ("params", "name")}
         self.twin = _some(p).clone().requires_grad_()
         self.shadow: Optimizer = kind([{**options, "params": [self.twin]}], lr=1e-3)
         self.known = torch.ones((), dtype=torch.bool, device=p.device)
@@ -148,10 +155,9 @@ class _Twin:
         return torch.where(self.known, ratio, torch.nan)
 
 
-def norm(p: Tensor) -> Tensor:
-    """Of its gradient, in float32."""
-    assert p.grad is not None
-    return (p.grad.coalesce().values() if p.grad.is_sparse else p.grad).detach().float().norm()
+def norm(x: Tensor) -> Tensor:
+    """In float32 or wider."""
+    return wide((x.coalesce().values() if x.is_sparse else x).detach()).norm()
 
 
 def _some(x: Tensor) -> Tensor:

@@ -94,15 +94,19 @@ class MMDG(System):
 
     def loss(self, output: Output, batch: Batch, progress: float) -> Tensor:
         """Cross-entropy, joined by the surgery of the prototype losses."""
-        labels = single_side_labels(batch.live, batch.domain)
-        self.branch_losses = {
-            m: prototypical_cross_entropy(feature, labels, self.banks[m].prototypes, seen=self.banks[m].seen)
-            for m, feature in output.features.items()
-        }
+        self.branch_losses = self.unimodal(output, batch)
         loss = super().loss(output, batch, progress)
         if not self.parts.ssp:
             return loss
         return self.balancer(loss, self.branch_losses, confidence=self.trust(output))
+
+    def unimodal(self, output: Output, batch: Batch) -> dict[str, Tensor]:
+        """Eq. 7, of each modality."""
+        labels = single_side_labels(batch.live, batch.domain)
+        return {
+            m: prototypical_cross_entropy(feature, labels, self.banks[m].prototypes, seen=self.banks[m].seen)
+            for m, feature in output.features.items()
+        }
 
     def trust(self, output: Output) -> dict[str, Tensor] | None:
         """ReGrad's U: the confidence of the class tokens (released code)."""

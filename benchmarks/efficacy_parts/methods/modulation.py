@@ -1,0 +1,219 @@
+"""Coefficients: of gradients under SGD, of updates under Adam."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from balancekit import modulation
+from balancekit.losses import unimodal_loss
+from balancekit.uncertainty import linear_dropout_moments
+from efficacy_parts.training import Run, hits
+
+from .joint import Joint, JointAndUnimodal
+
+
+class OGM(Joint):
+    def __init__(self, run: Run, alpha: float) -> None:
+        super().__init__(run)
+        self.ogm = modulation.OGM(alpha)
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        loss = super().loss(z, y, rows)
+        self.run.act(z, self.ogm(modulation.slice_logits(self.model.head, z), y), loss)
+        return loss
+
+
+class OGMGE(Joint):
+    """With noise on the gradients of the encoders."""
+
+    def __init__(self, run: Run, alpha: float) -> None:
+        super().__init__(run)
+        self.ogm = modulation.OGM(alpha)
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        self.k = self.ogm(modulation.slice_logits(self.model.head, z), y)
+        return super().loss(z, y, rows)
+
+    def after_backward(self) -> None:
+        if self.run.optimizer_name == "SGD":
+            modulation.scale_gradients(self.run.branches, self.k, noise=True)
+        else:
+            modulation.scale_gradients(self.run.branches, dict.fromkeys(self.k, 1.0), noise=True)
+            modulation.scale_updates(self.run.optimizer, self.k)
+
+
+class OPM(Joint):
+    """In 0.7 of the steps, as released."""
+
+    def __init__(self, run: Run, base: float) -> None:
+        super().__init__(run)
+        self.opm = modulation.OPM(base)
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        dropped = modulation.drop_features(z, self.opm(modulation.slice_logits(self.model.head, z), y), share=0.7)
+        return super().loss(dropped, y, rows)
+
+
+class AGM(Joint):
+    def __init__(self, run: Run, alpha: float) -> None:
+        super().__init__(run)
+        self.agm = modulation.AGM(len(run.modalities), alpha, cap=10.0 if len(run.modalities) == 2 else 7.0)
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        logits = modulation.shapley_logits(self.model.fuse, z)
+        loss = F.cross_entropy(torch.stack([*logits.values()]).sum(0), y)
+        self.run.act(logits, self.agm(logits, y), loss)
+        return loss
+
+
+class MLB(JointAndUnimodal):
+    """Its loss is that of joint + unimodal."""
+
+    def __init__(self, run: Run, alpha: float) -> None:
+        super().__init__(run, weight=1.0)
+        self.mlb = modulation.MLB(alpha)
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        logits = self.model.alone(z)
+        loss = F.cross_entropy(self.model.fuse(z), y) + unimodal_loss(logits, y)
+        self.run.act(z, self.mlb(logits, y), loss)
+        return loss
+
+
+class ARL(JointAndUnimodal):
+    """From the fifth epoch on, with unimodal losses."""
+
+    def __init__(self, run: Run, weight: float) -> None:
+        super().__init__(run, weight)
+        self.arl, self.starts = modulation.ARL(), False
+
+    def begin(self, epoch: int) -> None:
+        self.starts = epoch >= 5
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        loss = super().loss(z, y, rows)
+        if self.starts:
+            self.run.act(z, self.arl(self.model.alone(z), y), loss)
+        return loss
+
+
+class Epistemic(Joint):
+    """u: the standard deviation of a modality's logits under dropout before the fused head, in closed form."""
+
+    def __init__(self, run: Run, rate: float) -> None:
+        super().__init__(run)
+        self.modulator = modulation.EpistemicModulation(rate)
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        loss = super().loss(z, y, rows)
+        with torch.no_grad():
+            parts = zip(z.items(), self.model.head.weight.chunk(len(z), 1), strict=True)
+            u = {m: linear_dropout_moments(each, w)[1].mean(1).sqrt() for (m, each), w in parts}
+        modulation.modulate(z, self.modulator(u), loss)  # one a sample changes the direction: Adam does not cancel it
+        return loss
+
+
+class Held(Joint):
+    """Coefficients that are renewed once an epoch."""
+
+    k: dict[str, Tensor] | None = None
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        loss = super().loss(z, y, rows)
+        if self.k is not None:
+            self.carry_out(z, loss)
+        return loss
+
+    def carry_out(self, z: dict[str, Tensor], loss: Tensor) -> None:
+        assert self.k is not None
+        modulation.scale_updates(self.run.optimizer, self.k)
+
+    @torch.no_grad()
+    def accuracy(self, without: str | None = None) -> float:
+        """On the validation part."""
+        z, y = self.run.features(self.run.split.val), self.run.split.labels[self.run.split.val]
+        if without is not None:
+            z[without] = torch.zeros_like(z[without])
+        return hits(self.logits(z), y)
+
+
+class PDMP(Held):
+    def __init__(self, run: Run, dominant: float, rest: float) -> None:
+        super().__init__(run)
+        assert run.solo is not None
+        self.k = modulation.pdmp_coefficient(run.solo.accuracy, dominant=dominant, rest=rest)
+
+    def carry_out(self, z: dict[str, Tensor], loss: Tensor) -> None:
+        assert self.k is not None
+        self.run.act(z, self.k, loss)
+
+
+class MILES(Held):
+    def __init__(self, run: Run, threshold: float) -> None:
+        super().__init__(run)
+        self.threshold = threshold
+
+    def begin(self, epoch: int) -> None:
+        if epoch:
+            used = modulation.utilisation(self.accuracy(), {m: self.accuracy(m) for m in self.run.modalities})
+            self.k = modulation.miles_coefficient(used, threshold=self.threshold)
+
+
+class MSLR(Held):
+    """A lower rate for the modality that is best alone: 0.9 and 1.1 in the released code."""
+
+    def __init__(self, run: Run, spread: float) -> None:
+        super().__init__(run)
+        assert run.solo is not None
+        best = max(run.solo.accuracy, key=lambda m: run.solo.accuracy[m])  # type: ignore[union-attr]
+        self.mslr = modulation.MSLR({m: 1 - spread if m == best else 1 + spread for m in run.modalities})
+
+    @torch.no_grad()
+    def begin(self, epoch: int) -> None:
+        val = self.run.split.val
+        z, y = self.run.features(val), self.run.split.labels[val]
+        alone = modulation.slice_logits(self.model.head, z)
+        self.k = self.mslr({m: hits(o, y) / 100 for m, o in alone.items()})
+
+
+class CGGM(Held):
+    """Its heads learn on detached features."""
+
+    def __init__(self, run: Run, scale: float) -> None:
+        super().__init__(run)
+        self.cggm = modulation.CGGM(run.modalities, scale)
+
+    @torch.no_grad()
+    def begin(self, epoch: int) -> None:
+        val = self.run.split.val
+        z, y = self.run.features(val), self.run.split.labels[val]
+        self.k = self.cggm({m: hits(o, y) / 100 for m, o in self.model.alone(z).items()})
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        detached = {m: each.detach() for m, each in z.items()}
+        return super().loss(z, y, rows) + unimodal_loss(self.model.alone(detached), y)
+
+    def carry_out(self, z: dict[str, Tensor], loss: Tensor) -> None:
+        assert self.k is not None
+        self.run.act(z, self.k, loss)
+
+
+class SMP(Joint):
+    """The modality with the surest teacher stays as it is in the first part of the training."""
+
+    def __init__(self, run: Run, share: float) -> None:
+        super().__init__(run)
+        self.smp, self.share, self.on = modulation.SMP(), share, True
+
+    def begin(self, epoch: int) -> None:
+        self.on = epoch < self.share * self.run.data.epochs
+
+    def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
+        assert self.run.solo is not None
+        if self.on:
+            self.k = self.smp({m: o[rows] for m, o in self.run.solo.logits.items()}, y)
+        return super().loss(z, y, rows)
+
+    def after_backward(self) -> None:
+        if self.on:
+            modulation.freeze(self.run.branches, self.k)

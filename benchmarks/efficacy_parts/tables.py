@@ -1,0 +1,120 @@
+"""What the study prints: a table for each data set and optimizer, and one of all."""
+
+from collections import Counter
+from typing import Any
+
+from instruments.report import Report
+
+from .methods import BASELINES, METHODS, SYSTEMS
+from .verdicts import Difference, difference
+from .work import Results, grid, key
+
+HEADER = ("system", "accuracy, %", "− joint", "verdict", "− joint + unimodal", "one missing", "weak probe", "tuned",
+          "tuned − joint, tuned", "verdict")  # fmt: skip
+
+
+class Table:
+    """All that was found on one data set with one optimizer."""
+
+    def __init__(self, results: Results, data: str, optimizer: str, seeds: range) -> None:
+        self.results, self.data, self.optimizer, self.seeds = results, data, optimizer, seeds
+
+    def rows(self, system: str, settings: dict[str, Any], rate: float) -> list[dict[str, Any]] | None:
+        keys = [key(self.data, self.optimizer, seed, system, settings, rate) for seed in self.seeds]
+        return [self.results.rows[k] for k in keys] if all(k in self.results.rows for k in keys) else None
+
+    def default(self, system: str) -> list[dict[str, Any]] | None:
+        return self.rows(system, *grid(system)[0])
+
+    def tuned(self, system: str) -> list[dict[str, Any]] | None:
+        best = self.results.best(self.data, self.optimizer, system)
+        return None if best is None else self.rows(system, *best)
+
+    def against(self, system: str, other: str, *, tuned: bool = False) -> Difference | None:
+        """The difference in accuracy."""
+        ours, theirs = (self.tuned(s) if tuned else self.default(s) for s in (system, other))
+        return None if ours is None or theirs is None else difference(accuracies(ours), accuracies(theirs))
+
+    def weak(self) -> str:
+        """The modality whose encoder loses most in joint training, against itself alone."""
+        joint, alone = self.default("joint"), self.default("ensemble")
+        assert joint is not None
+        assert alone is not None
+        gap = {
+            m: mean([r["probe"][m] for r in joint]) - mean([r["probe"][m] for r in alone]) for m in joint[0]["probe"]
+        }
+        return min(gap, key=lambda m: gap[m])
+
+    def line(self, system: str, weak: str) -> list[str] | None:
+        found = self.default(system)
+        if found is None:
+            return None
+        to_joint, to_both = self.against(system, "joint"), self.against(system, "joint + unimodal")
+        tuned, best = self.tuned(system), self.against(system, "joint", tuned=True)
+        same = system == "joint"
+        return [
+            system,
+            f"{mean(accuracies(found)):.1f}",
+            "" if same else str(to_joint),
+            "" if same or to_joint is None else to_joint.verdict,
+            "" if system == "joint + unimodal" else str(to_both),
+            f"{mean([mean([*r['missing'].values()]) for r in found]):.1f}",
+            f"{mean([r['probe'][weak] for r in found]):.1f}",
+            "" if tuned is None else f"{mean(accuracies(tuned)):.1f}",
+            "" if same or best is None else str(best),
+            "" if same or best is None else best.verdict,
+        ]
+
+
+def show(report: Report, results: Results, data: str, note: str, optimizer: str, seeds: range) -> None:
+    """One data set with one optimizer, as far as it has come."""
+    table = Table(results, data, optimizer, seeds)
+    if table.default("joint") is None or table.default("ensemble") is None:
+        return
+    weak = table.weak()
+    random = table.rows("random", {}, 1.0)
+    untrained = "" if random is None else f"; of an untrained encoder {mean([r['probe'][weak] for r in random]):.1f}"
+    lines = [line for line in (table.line(system, weak) for system in SYSTEMS) if line is not None]
+    report.table(
+        f"{data} ({note}), {optimizer}, {len(seeds)} divisions; weak probe: of {weak}'s encoder{untrained}",
+        HEADER,
+        lines,
+    )
+    for system in SYSTEMS:
+        found = table.default(system)
+        if found is not None:
+            report.keep(data, optimizer, system, "accuracy", accuracies(found))
+
+
+def summary(report: Report, results: Results, sets: list[str], optimizers: list[str], seeds: range) -> None:
+    """How many methods gain, over which baseline."""
+    lines = []
+    for data in sets:
+        for optimizer in optimizers:
+            table = Table(results, data, optimizer, seeds)
+            for tuned in (False, True):
+                baselines = {s: table.tuned(s) if tuned else table.default(s) for s in BASELINES}
+                if any(found is None for found in baselines.values()):
+                    continue
+                best = max(baselines, key=lambda s: mean(accuracies(baselines[s])))  # type: ignore[arg-type]
+                cells = []
+                for other in ("joint", "joint + unimodal", best):
+                    against = [table.against(m, other, tuned=tuned) for m in METHODS]
+                    verdicts = Counter(d.verdict for d in against if d is not None)
+                    cells.append(f"{verdicts['gain']} / {verdicts['no gain']} / {verdicts['loss']}")
+                lines.append([f"{data}, {optimizer}, {'tuned' if tuned else 'default'}", *cells[:2], best, cells[2]])
+    if lines:
+        report.table(
+            f"of {len(METHODS)} methods: gain / no gain / loss in accuracy. By chance alone {len(METHODS) * 0.025:.1f} "
+            "would seem a gain, and as many a loss",
+            ("", "over joint", "over joint + unimodal", "best baseline", "over the best baseline"),
+            lines,
+        )
+
+
+def accuracies(rows: list[dict[str, Any]]) -> list[float]:
+    return [row["accuracy"] for row in rows]
+
+
+def mean(values: list[float]) -> float:
+    return sum(values) / len(values)
