@@ -54,6 +54,8 @@ class Updates:
         self.twins: dict[str, _Twin] = {}
         self.stale = False
         self.groups = -1
+        self.own: dict[str, tuple[Tensor, ...]] = {}
+        self.place: dict[str, dict[Tensor, int]] = {}  # of those that the optimizer has: the group
 
     def before(self, due: bool, every: int, factors: Factors, *, stale: bool) -> dict[str, Tensor]:
         """Look at gradients and values; returns numbers to log if `due`.
