@@ -48,7 +48,7 @@ from balancekit.modulation._modulate import modulate
 from balancekit.modulation._modulation import Actuator, Coefficient, Modulated, Modulation, Modulator
 from balancekit.modulation._mslr import MSLR
 from balancekit.modulation._ogm import OGM, ogm_coefficient
-from balancekit.modulation._opm import OPM, drop_features, opm_probability
+from balancekit.modulation._opm import OPM, drop_features, drop_features_released, opm_probability
 from balancekit.modulation._pdmp import pdmp_coefficient
 from balancekit.modulation._pmr import pmr_weights
 from balancekit.modulation._ratios import Ratio, discrepancy_ratio
@@ -95,6 +95,7 @@ __all__ = [
     "cross_entropy_score",
     "discrepancy_ratio",
     "drop_features",
+    "drop_features_released",
     "entropy_score",
     "freeze",
     "listening",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_number
-from balancekit._typing import Float
+from balancekit._typing import Float, Int
 from balancekit.modulation._acted import tell
 from balancekit.modulation._modulation import Modulation
 from balancekit.modulation._ratios import discrepancy_ratio
@@ -71,9 +71,8 @@ def drop_features(
 ) -> dict[str, Float[Tensor, "b *_"]]:
     """Set the features of single samples to zero, and scale all so that a concatenation keeps its expected size.
 
-    The batch keeps its size: a sample that would lose every modality keeps them all, and θ does not count it. The
-    released code removes such
-    rows together with their labels, so that batch size and class shares change.
+    The batch keeps its size: a sample that would lose every modality keeps them all, and θ does not count it. See
+    :func:`drop_features_released` for what the released code does with it.
 
     Args:
         features: z_m, one row a sample.
@@ -87,6 +86,55 @@ def drop_features(
         >>> dropped["audio"][0], dropped["video"][0]
         (tensor([0., 0.]), tensor([2., 2.]))
     """
+    q, widths, acts, keep = _draw(features, probabilities, share, generator)
+    keep = keep | ~keep.any(1, keepdim=True)
+    lost = (widths * (q - q.prod())).sum() / widths.sum()  # θ, without the samples that keep all
+    return _scaled(features, keep, torch.where(acts, 1 / (1 - lost), 1))
+
+
+def drop_features_released(
+    features: Mapping[str, Float[Tensor, "b *_"]],
+    labels: Float[Tensor, "b *_"] | Int[Tensor, "b *_"],
+    probabilities: Mapping[str, Tensor | float],
+    *,
+    share: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> tuple[dict[str, Float[Tensor, "k *_"]], Tensor]:
+    """Drop as the released code does: a sample that loses every modality is removed, together with its label.
+
+    So the batch shrinks, to nothing where every q is 1, the share of each class changes, and how many rows are left is
+    read on the host.
+
+    Args:
+        features: as for :func:`drop_features`.
+        labels: one row a sample.
+        probabilities: as for :func:`drop_features`.
+        share: as for :func:`drop_features`.
+        generator: as for :func:`drop_features`.
+
+    Example:
+        >>> features, labels = {"audio": torch.ones(3, 2), "video": torch.ones(3, 2)}, torch.tensor([0, 1, 2])
+        >>> dropped, labels = drop_features_released(features, labels, {"audio": 1.0})
+        >>> dropped["video"][0], labels
+        (tensor([2., 2.]), tensor([0, 1, 2]))
+        >>> drop_features_released(features, labels, {"audio": 1.0, "video": 1.0})[1]
+        tensor([], dtype=torch.int64)
+    """
+    q, widths, acts, keep = _draw(features, probabilities, share, generator)
+    expect(labels.shape[:1] == keep.shape[:1], "labels", f"{keep.shape[0]} rows", labels)
+    lost = (widths * q).sum() / widths.sum()
+    rows = keep.any(1)
+    left = {m: z[rows] for m, z in features.items()}
+    return _scaled(left, keep[rows], torch.where(acts, 1 / (1 - lost), 1)), labels[rows]
+
+
+def _draw(
+    features: Mapping[str, Tensor],
+    probabilities: Mapping[str, Tensor | float],
+    share: float,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What is drawn: q "m", widths "m", whether anything is dropped in this step, and which features stay "b m"."""
     expect_number("share", share, low=0.0, high=1.0)
     unknown = [name for name in probabilities if name not in features]
     expect(not unknown, "probabilities", f"names among {list(features)}", unknown)
@@ -100,10 +148,11 @@ def drop_features(
     tell("features", probabilities)
     acts = torch.rand((), generator=generator, device=device) < share
     keep = torch.rand(size, len(features), generator=generator, device=device) >= q
-    keep = keep | ~keep.any(1, keepdim=True) | ~acts
     widths = torch.tensor([float(z[0].numel()) for z in features.values()], device=device)
-    lost = (widths * (q - q.prod())).sum() / widths.sum()  # θ, without the samples that keep all
-    scale = torch.where(acts, 1 / (1 - lost), 1)
+    return q, widths, acts, keep | ~acts
+
+
+def _scaled(features: Mapping[str, Tensor], keep: Tensor, scale: Tensor) -> dict[str, Tensor]:
     return {
         m: z * (keep[:, i] * scale).to(z.dtype).reshape(-1, *[1] * (z.ndim - 1))
         for i, (m, z) in enumerate(features.items())

@@ -17,7 +17,7 @@ from .sets import Multimodal, Split
 
 BATCH = 128
 RATES = {"SGD": 0.02, "Adam": 1e-3}
-PROBED = 2000  # samples that a probe is fitted on, at most
+PROBED = 1000  # samples that a probe is fitted on, at most
 
 
 class Solo(NamedTuple):

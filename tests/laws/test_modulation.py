@@ -20,6 +20,7 @@ from balancekit.modulation import (
     base_rates,
     discrepancy_ratio,
     drop_features,
+    drop_features_released,
     freeze,
     modulate,
     scale_gradients,
@@ -344,6 +345,23 @@ def test_the_concatenation_keeps_its_expected_size(q) -> None:
     features, g = {"audio": torch.ones(20000, 3), "video": torch.ones(20000, 1)}, torch.Generator().manual_seed(0)
     dropped = drop_features(features, {"audio": q[0], "video": q[1]}, generator=g)
     assert torch.cat([*dropped.values()], 1).sum(1).mean().item() == pytest.approx(4, rel=0.02)
+
+
+@some
+@given(st.floats(0, 1), st.floats(0, 1), st.integers(0, 9))
+def test_the_released_form_removes_what_has_nothing_left(a: float, v: float, seed: int) -> None:
+    features = {m: torch.ones(40, d, requires_grad=True) for m, d in (("audio", 3), ("video", 5))}
+    q, labels = {"audio": a, "video": v}, torch.arange(40)
+    ours = drop_features(features, q, generator=torch.Generator().manual_seed(seed))
+    theirs, left = drop_features_released(features, labels, q, generator=torch.Generator().manual_seed(seed))
+    removed = sorted({*labels.tolist()} - {*left.tolist()})
+    assert {z.shape[0] for z in theirs.values()} == {len(left)}
+    for m, z in theirs.items():
+        assert torch.equal(z > 0, ours[m][left] > 0)  # the same draws
+        assert (ours[m][removed] > 0).all()  # which keep all here
+        assert ((z == 0) | torch.isclose(z, torch.tensor(8 / (8 - 3 * a - 5 * v)))).all()
+    sum(z.sum() for z in theirs.values()).backward()
+    assert all(torch.isfinite(z.grad).all() and not z.grad[removed].any() for z in features.values())
 
 
 def test_how_often_features_are_dropped() -> None:

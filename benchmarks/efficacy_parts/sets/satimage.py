@@ -36,7 +36,7 @@ def regions() -> Multimodal:
 
 def made(name: str, patches: Tensor, labels: Tensor, draw: Draw, note: str) -> Multimodal:
     views = {"visible": patches[:, :2].float(), "infrared": patches[:, 2:].float()}
-    return Multimodal(name, views, labels, draw, epochs=20, axes=(0, 2, 3), note=note)
+    return Multimodal(name, views, labels, draw, epochs=12, axes=(0, 2, 3), note=note)
 
 
 def read() -> tuple[Tensor, Tensor]:

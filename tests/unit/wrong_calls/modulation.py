@@ -14,6 +14,7 @@ from balancekit.modulation import (
     Modulation,
     discrepancy_ratio,
     drop_features,
+    drop_features_released,
     freeze,
     modulate,
     multilabel_score,
@@ -125,5 +126,11 @@ CASES = [
     ),
     Case("no optimizer", lambda: scale_updates(MODEL, {"audio": 1.0}), TypeError, ("optimizer", "Optimizer")),
     Case("drop name", lambda: drop_features(FEATURES, {"text": 0.5}), ValueError, ("probabilities", "'text'")),
+    Case(
+        "drop labels",
+        lambda: drop_features_released(FEATURES, torch.arange(9), {"audio": 0.5}),
+        ValueError,
+        ("labels", "rows", "9"),
+    ),
     Case("drop share", lambda: drop_features(FEATURES, {"audio": 0.5}, share=2.0), ValueError, ("share", "2.0")),
 ]
