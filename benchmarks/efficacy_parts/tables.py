@@ -6,6 +6,7 @@ from typing import Any
 from instruments.report import Report
 
 from .methods import BASELINES, METHODS, SYSTEMS
+from .sets import Multimodal
 from .verdicts import Difference, difference
 from .work import Results, grid, key
 
@@ -16,24 +17,27 @@ HEADER = ("system", "accuracy, %", "− joint", "verdict", "− joint + unimodal
 class Table:
     """All that was found on one data set with one optimizer."""
 
-    def __init__(self, results: Results, data: str, optimizer: str, seeds: range) -> None:
+    def __init__(self, results: Results, data: Multimodal, optimizer: str, seeds: range) -> None:
         self.results, self.data, self.optimizer, self.seeds = results, data, optimizer, seeds
+        splits = [data.split(seed) for seed in seeds]
+        self.tested = mean([len(s.test) / len(s.train) for s in splits])
 
     def rows(self, system: str, settings: dict[str, Any], rate: float) -> list[dict[str, Any]] | None:
-        keys = [key(self.data, self.optimizer, seed, system, settings, rate) for seed in self.seeds]
+        keys = [key(self.data.name, self.optimizer, seed, system, settings, rate) for seed in self.seeds]
         return [self.results.rows[k] for k in keys] if all(k in self.results.rows for k in keys) else None
 
     def default(self, system: str) -> list[dict[str, Any]] | None:
         return self.rows(system, *grid(system)[0])
 
     def tuned(self, system: str) -> list[dict[str, Any]] | None:
-        best = self.results.best(self.data, self.optimizer, system)
-        return None if best is None else self.rows(system, *best)
+        rows = [self.results.best(self.data.name, self.optimizer, system, seed) for seed in self.seeds]
+        found = [row for row in rows if row is not None]
+        return found if len(found) == len(rows) else None
 
     def against(self, system: str, other: str, *, tuned: bool = False) -> Difference | None:
         """The difference in accuracy."""
         ours, theirs = (self.tuned(s) if tuned else self.default(s) for s in (system, other))
-        return None if ours is None or theirs is None else difference(accuracies(ours), accuracies(theirs))
+        return None if ours is None or theirs is None else difference(accuracies(ours), accuracies(theirs), self.tested)
 
     def weak(self) -> str:
         """The modality whose encoder loses most in joint training, against itself alone."""
@@ -66,9 +70,9 @@ class Table:
         ]
 
 
-def show(report: Report, results: Results, data: str, note: str, optimizer: str, seeds: range) -> None:
+def show(report: Report, table: Table) -> None:
     """One data set with one optimizer, as far as it has come."""
-    table = Table(results, data, optimizer, seeds)
+    data, optimizer, seeds = table.data, table.optimizer, table.seeds
     if table.default("joint") is None or table.default("ensemble") is None:
         return
     weak = table.weak()
@@ -76,37 +80,38 @@ def show(report: Report, results: Results, data: str, note: str, optimizer: str,
     untrained = "" if random is None else f"; of an untrained encoder {mean([r['probe'][weak] for r in random]):.1f}"
     lines = [line for line in (table.line(system, weak) for system in SYSTEMS) if line is not None]
     report.table(
-        f"{data} ({note}), {optimizer}, {len(seeds)} divisions; weak probe: of {weak}'s encoder{untrained}",
+        f"{data.name} ({data.note}), {optimizer}, {len(seeds)} divisions; weak probe: of {weak}'s encoder{untrained}",
         HEADER,
         lines,
     )
     for system in SYSTEMS:
         found = table.default(system)
         if found is not None:
-            report.keep(data, optimizer, system, "accuracy", accuracies(found))
+            report.keep(data.name, optimizer, system, "accuracy", accuracies(found))
 
 
-def summary(report: Report, results: Results, sets: list[str], optimizers: list[str], seeds: range) -> None:
+def summary(report: Report, tables: list[Table]) -> None:
     """How many methods gain, over which baseline."""
     lines = []
-    for data in sets:
-        for optimizer in optimizers:
-            table = Table(results, data, optimizer, seeds)
-            for tuned in (False, True):
-                baselines = {s: table.tuned(s) if tuned else table.default(s) for s in BASELINES}
-                if any(found is None for found in baselines.values()):
-                    continue
-                best = max(baselines, key=lambda s: mean(accuracies(baselines[s])))  # type: ignore[arg-type]
-                cells = []
-                for other in ("joint", "joint + unimodal", best):
-                    against = [table.against(m, other, tuned=tuned) for m in METHODS]
-                    verdicts = Counter(d.verdict for d in against if d is not None)
-                    cells.append(f"{verdicts['gain']} / {verdicts['no gain']} / {verdicts['loss']}")
-                lines.append([f"{data}, {optimizer}, {'tuned' if tuned else 'default'}", *cells[:2], best, cells[2]])
+    for table in tables:
+        for tuned in (False, True):
+            baselines = {s: table.tuned(s) if tuned else table.default(s) for s in BASELINES}
+            means = {s: mean(accuracies(rows)) for s, rows in baselines.items() if rows is not None}
+            if len(means) < len(BASELINES):
+                continue
+            best = max(means, key=lambda s: means[s])
+            cells = []
+            for other in ("joint", "joint + unimodal", best):
+                verdicts = Counter(
+                    d.verdict for m in METHODS if (d := table.against(m, other, tuned=tuned)) is not None
+                )
+                cells.append(" / ".join(str(verdicts[word]) for word in ("gain", "open", "no gain", "loss")))
+            name = f"{table.data.name}, {table.optimizer}, {'tuned' if tuned else 'default'}"
+            lines.append([name, *cells[:2], best, cells[2]])
     if lines:
         report.table(
-            f"of {len(METHODS)} methods: gain / no gain / loss in accuracy. By chance alone {len(METHODS) * 0.025:.1f} "
-            "would seem a gain, and as many a loss",
+            "methods by their difference in accuracy: gain / open / no gain / loss. By chance alone one in forty would "
+            "seem a gain over joint training",
             ("", "over joint", "over joint + unimodal", "best baseline", "over the best baseline"),
             lines,
         )

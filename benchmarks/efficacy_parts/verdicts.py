@@ -8,7 +8,7 @@ from scipy.stats import t
 
 
 class Difference(NamedTuple):
-    """Of two systems on the same divisions: the mean, and its 95 % interval (Student)."""
+    """Of two systems on the same divisions: the mean, and its 95 % interval."""
 
     mean: float
     low: float
@@ -16,15 +16,23 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        return "gain" if self.low > 0 else "loss" if self.high < 0 else "no gain"
+        """In words; "no gain" if the interval excludes one of a whole point, "open" if it holds both 0 and that."""
+        if self.low > 0 or self.high < 0:
+            return "gain" if self.low > 0 else "loss"
+        return "no gain" if self.high < 1 else "open"
 
     def __str__(self) -> str:
         return f"{self.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
 
-def difference(ours: Sequence[float], theirs: Sequence[float]) -> Difference:
-    """How much ours is above theirs, division by division."""
+def difference(ours: Sequence[float], theirs: Sequence[float], tested: float) -> Difference:
+    """How much ours is above theirs, division by division.
+
+    Divisions of one data set are not independent. The variance of the mean is s² (1/n + tested), with the number of
+    tested samples over that of training samples (Nadeau and Bengio, Machine Learning 52, 2003), and the interval is
+    Student's.
+    """
     pairs = [a - b for a, b in zip(ours, theirs, strict=True)]
-    mean = statistics.mean(pairs)
-    half = float(t.ppf(0.975, len(pairs) - 1)) * statistics.stdev(pairs) / len(pairs) ** 0.5
+    mean, n = statistics.mean(pairs), len(pairs)
+    half = float(t.ppf(0.975, n - 1)) * statistics.stdev(pairs) * (1 / n + tested) ** 0.5
     return Difference(mean, mean - half, mean + half)

@@ -12,11 +12,10 @@ from tqdm import tqdm
 
 from .methods import SYSTEMS
 from .sets import SETS
-from .training import Run, Solo, hits, measure, probe, trained
+from .training import REVISION, Run, Solo, hits, measure, probe, trained
 
-TUNING_SEEDS = (1000, 1001)
-RATES = (1.0, 3.0, 10.0)  # times the learning rate, beside two strengths
-RATES_ALONE = (0.3, 1.0, 2.0, 3.0, 5.0, 10.0)  # for a system without a strength: as many trials
+RATES = (1.0, 3.0)  # times the learning rate, beside two strengths
+RATES_ALONE = (1.0, 0.3, 2.0, 3.0)  # for a system without a strength: as many trials
 
 
 class Unit(NamedTuple):
@@ -25,20 +24,20 @@ class Unit(NamedTuple):
     data: str
     optimizer: str
     seed: int
-    tuning: bool
+    probes: bool
     trials: list[tuple[str, dict[str, Any], float]]  # system, settings, factor of the learning rate
 
 
 def grid(system: str) -> list[tuple[dict[str, Any], float]]:
-    """Six trials for everybody; the first is the default."""
+    """Four trials for everybody; the first is the default."""
     choice = SYSTEMS[system]
     if choice.other is None:
-        return [(choice.default, 1.0), *((choice.default, rate) for rate in RATES_ALONE if rate != 1)]
+        return [(choice.default, rate) for rate in RATES_ALONE]
     return [(settings, rate) for settings in (choice.default, choice.other) for rate in RATES]
 
 
 def key(data: str, optimizer: str, seed: int, system: str, settings: dict[str, Any], rate: float) -> str:
-    return json.dumps([data, optimizer, seed, system, settings, rate], ensure_ascii=False)
+    return json.dumps([REVISION, data, optimizer, seed, system, settings, rate], ensure_ascii=False)
 
 
 class Results:
@@ -48,9 +47,9 @@ class Results:
         self.path = path
         self.rows: dict[str, dict[str, Any]] = {}
         if path.exists():
-            for line in path.read_text().splitlines():
-                row = json.loads(line)
-                self.rows[row["key"]] = row
+            whole = [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            path.write_text("".join(whole))  # without a line that was cut short
+            self.rows = {row["key"]: row for row in map(json.loads, whole)}
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -59,30 +58,26 @@ class Results:
                 self.rows[row["key"]] = row
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
-    def best(self, data: str, optimizer: str, system: str) -> tuple[dict[str, Any], float] | None:
-        """The trial with the highest accuracy, over the divisions for tuning; the earlier one of several."""
-        found = []
-        for settings, rate in grid(system):
-            keys = [key(data, optimizer, seed, system, settings, rate) for seed in TUNING_SEEDS]
-            if not all(k in self.rows for k in keys):
-                return None
-            found.append((sum(self.rows[k]["accuracy"] for k in keys), settings, rate))
-        top = max(score for score, *_ in found)
-        return next((settings, rate) for score, settings, rate in found if score == top)
+    def best(self, data: str, optimizer: str, system: str, seed: int) -> dict[str, Any] | None:
+        """What was trained with the trial of the highest accuracy on the validation part of the division."""
+        keys = [key(data, optimizer, seed, system, *trial) for trial in grid(system)]
+        if not all(k in self.rows for k in keys):
+            return None
+        return max((self.rows[k] for k in keys), key=lambda row: row["validation"])  # the first of several
 
 
 def carry_out(unit: Unit) -> list[dict[str, Any]]:
     """All trainings of a unit."""
     torch.set_num_threads(1)
     data = SETS[unit.data]()
-    split = data.split(unit.seed, tuning=unit.tuning)
+    split = data.split(unit.seed)
     rows = []
 
     def row(system: str, settings: dict[str, Any], rate: float, **found: Any) -> None:
         rows.append({"key": key(unit.data, unit.optimizer, unit.seed, system, settings, rate), **found})
 
     run = Run(data, split, unit.optimizer, unit.seed)
-    if not unit.tuning:
+    if unit.probes:
         row("random", {}, 1.0, probe=probe(run))
     method, _ = trained(run, SYSTEMS["ensemble"].make, {})
     z = run.features(torch.arange(len(split.labels)))
@@ -93,24 +88,19 @@ def carry_out(unit: Unit) -> list[dict[str, Any]]:
     for system, settings, rate in unit.trials:
         run = Run(data, split, unit.optimizer, unit.seed, rate, solo)
         method, seconds = trained(run, SYSTEMS[system].make, settings)
-        row(system, settings, rate, **measure(run, method, seconds, probes=not unit.tuning)._asdict())
+        row(system, settings, rate, **measure(run, method, seconds, probes=unit.probes)._asdict())
     return rows
 
 
 def defaults(data: str, optimizer: str, seeds: range, systems: list[str]) -> Iterator[Unit]:
     for seed in seeds:
-        yield Unit(data, optimizer, seed, False, [(s, SYSTEMS[s].default, 1.0) for s in systems])
+        yield Unit(data, optimizer, seed, True, [(s, *grid(s)[0]) for s in systems])
 
 
-def tuning(data: str, optimizer: str, systems: list[str]) -> Iterator[Unit]:
-    for seed in TUNING_SEEDS:
-        yield Unit(data, optimizer, seed, True, [(s, *trial) for s in systems for trial in grid(s)])
-
-
-def tuned(results: Results, data: str, optimizer: str, seeds: range, systems: list[str]) -> Iterator[Unit]:
-    chosen = {s: results.best(data, optimizer, s) for s in systems}
+def others(data: str, optimizer: str, seeds: range, systems: list[str]) -> Iterator[Unit]:
+    """What tuning tries beside the defaults."""
     for seed in seeds:
-        yield Unit(data, optimizer, seed, False, [(s, *best) for s, best in chosen.items() if best is not None])
+        yield Unit(data, optimizer, seed, False, [(s, *trial) for s in systems for trial in grid(s)[1:]])
 
 
 def left(unit: Unit, results: Results) -> Unit:

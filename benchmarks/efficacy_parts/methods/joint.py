@@ -19,6 +19,10 @@ class Joint:
     def begin(self, epoch: int) -> None:
         """Before each epoch."""
 
+    def past(self, epoch: int, share: float) -> bool:
+        """Whether this share of the training is over. Papers train for about 100 epochs."""
+        return epoch >= share * self.run.data.epochs
+
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Rows, and which modalities stay "b m" if not all do."""
         for rows in self.run.shuffled(self.run.split.train):

@@ -25,6 +25,7 @@ from efficacy_parts.network import WIDTH
 from efficacy_parts.training import Run
 
 from .joint import Joint
+from .modulation import SMP
 
 
 class PMR(Joint):
@@ -36,7 +37,7 @@ class PMR(Joint):
         self.banks = {m: PrototypeBank(run.data.classes, WIDTH, decay=0.2) for m in run.modalities}
 
     def begin(self, epoch: int) -> None:
-        self.mu = 1e-2 if epoch < self.run.data.epochs / 5 else 0.0
+        self.mu = 1e-2 if not self.past(epoch, 0.2) else 0.0
         if epoch:
             train = self.run.split.train
             rows = train[torch.randperm(len(train))[: len(train) // 10]]
@@ -94,11 +95,11 @@ class UMT(Joint):
         return super().loss(z, y, rows) + self.weight * feature_distillation(z, teachers)
 
 
-class G2D(Joint):
-    """G²D without its prioritisation, which is SMP."""
+class G2D(SMP):
+    """Distillation and prioritisation."""
 
     def __init__(self, run: Run, weight: float) -> None:
-        super().__init__(run)
+        super().__init__(run, share=0.3)
         self.weight = weight
 
     def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:

@@ -13,45 +13,50 @@ from .joint import Joint, JointAndUnimodal
 
 
 class OGM(Joint):
+    """In the first half of the training, as the authors do."""
+
     def __init__(self, run: Run, alpha: float) -> None:
         super().__init__(run)
-        self.ogm = modulation.OGM(alpha)
+        self.ogm, self.on = modulation.OGM(alpha), True
+
+    def begin(self, epoch: int) -> None:
+        self.on = not self.past(epoch, 0.5)
 
     def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
         loss = super().loss(z, y, rows)
-        self.run.act(z, self.ogm(modulation.slice_logits(self.model.head, z), y), loss)
+        if self.on:
+            self.run.act(z, self.ogm(modulation.slice_logits(self.model.head, z), y), loss)
         return loss
 
 
-class OGMGE(Joint):
+class OGMGE(OGM):
     """With noise on the gradients of the encoders."""
-
-    def __init__(self, run: Run, alpha: float) -> None:
-        super().__init__(run)
-        self.ogm = modulation.OGM(alpha)
 
     def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
         self.k = self.ogm(modulation.slice_logits(self.model.head, z), y)
-        return super().loss(z, y, rows)
+        return Joint.loss(self, z, y, rows)
 
     def after_backward(self) -> None:
-        if self.run.optimizer_name == "SGD":
+        if self.on:
             modulation.scale_gradients(self.run.branches, self.k, noise=True)
-        else:
-            modulation.scale_gradients(self.run.branches, dict.fromkeys(self.k, 1.0), noise=True)
-            modulation.scale_updates(self.run.optimizer, self.k)
+            if self.run.optimizer_name == "Adam":
+                modulation.scale_updates(self.run.optimizer, self.k)
 
 
 class OPM(Joint):
-    """In 0.7 of the steps, as released."""
+    """After a twentieth of the training, in 0.7 of the steps."""
 
     def __init__(self, run: Run, base: float) -> None:
         super().__init__(run)
-        self.opm = modulation.OPM(base)
+        self.opm, self.on = modulation.OPM(base), False
+
+    def begin(self, epoch: int) -> None:
+        self.on = self.past(epoch, 0.05)
 
     def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
-        dropped = modulation.drop_features(z, self.opm(modulation.slice_logits(self.model.head, z), y), share=0.7)
-        return super().loss(dropped, y, rows)
+        if self.on:
+            z = modulation.drop_features(z, self.opm(modulation.slice_logits(self.model.head, z), y), share=0.7)
+        return super().loss(z, y, rows)
 
 
 class AGM(Joint):
@@ -81,14 +86,14 @@ class MLB(JointAndUnimodal):
 
 
 class ARL(JointAndUnimodal):
-    """From the fifth epoch on, with unimodal losses."""
+    """After a twentieth of the training, with unimodal losses from the start."""
 
     def __init__(self, run: Run, weight: float) -> None:
         super().__init__(run, weight)
         self.arl, self.starts = modulation.ARL(), False
 
     def begin(self, epoch: int) -> None:
-        self.starts = epoch >= 5
+        self.starts = self.past(epoch, 0.05)
 
     def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
         loss = super().loss(z, y, rows)
@@ -109,7 +114,12 @@ class Epistemic(Joint):
         with torch.no_grad():
             parts = zip(z.items(), self.model.head.weight.chunk(len(z), 1), strict=True)
             u = {m: linear_dropout_moments(each, w)[1].mean(1).sqrt() for (m, each), w in parts}
-        modulation.modulate(z, self.modulator(u), loss)  # one a sample changes the direction: Adam does not cancel it
+        k = self.modulator(u)
+        if self.run.optimizer_name == "Adam":  # it would cancel the mean, but not what differs between samples
+            mean = {m: each.mean() for m, each in k.items()}
+            modulation.scale_updates(self.run.optimizer, mean)
+            k = {m: each / mean[m] for m, each in k.items()}
+        modulation.modulate(z, k, loss)
         return loss
 
 
@@ -170,6 +180,8 @@ class MSLR(Held):
 
     @torch.no_grad()
     def begin(self, epoch: int) -> None:
+        if epoch == 0:
+            return
         val = self.run.split.val
         z, y = self.run.features(val), self.run.split.labels[val]
         alone = modulation.slice_logits(self.model.head, z)
@@ -177,7 +189,7 @@ class MSLR(Held):
 
 
 class CGGM(Held):
-    """Its heads learn on detached features."""
+    """Its magnitude part; its heads learn on detached features, at the rate of all."""
 
     def __init__(self, run: Run, scale: float) -> None:
         super().__init__(run)
@@ -206,7 +218,7 @@ class SMP(Joint):
         self.smp, self.share, self.on = modulation.SMP(), share, True
 
     def begin(self, epoch: int) -> None:
-        self.on = epoch < self.share * self.run.data.epochs
+        self.on = not self.past(epoch, self.share)
 
     def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
         assert self.run.solo is not None

@@ -17,7 +17,7 @@ from .joint import Joint
 
 
 class SMV(Joint):
-    """From the second epoch on. An epoch has more rows than there are samples."""
+    """After a twentieth of the training. Of the plan of an epoch as many rows are drawn as there are samples."""
 
     def __init__(self, run: Run, by: str) -> None:
         super().__init__(run)
@@ -25,7 +25,7 @@ class SMV(Joint):
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         train = self.run.split.train
-        if epoch == 0:
+        if not self.past(epoch, 0.05) or epoch == 0:
             yield from super().batches(epoch)
             return
         values = self.values(train)
@@ -33,7 +33,8 @@ class SMV(Joint):
         if self.by == "modality":
             copies = torch.bernoulli(smv_weights(values).expand(len(train), -1)).long()
         index, keep = smv_plan(copies)
-        for chosen in self.run.shuffled(torch.arange(len(index))):
+        some = torch.randperm(len(index), generator=self.run.order)[: len(train)]
+        for chosen in self.run.shuffled(some):
             yield train[index[chosen]], keep[chosen]
 
     @torch.no_grad()
@@ -53,7 +54,7 @@ class Remix(Joint):
         self.warm = warm
 
     def batches(self, epoch: int) -> Iterator[tuple[Tensor, Tensor | None]]:
-        if epoch < self.warm * self.run.data.epochs:
+        if not self.past(epoch, self.warm):
             yield from super().batches(epoch)
             return
         train = self.run.split.train
@@ -84,5 +85,5 @@ class Relearn(Joint):
             soft_reset(encoder, self.initial[m], relearn_strength(pure[0], pure[1], rate=self.rate))
 
     def purity(self, z: Tensor, y: Tensor) -> Tensor:
-        clusters = KMeans(self.run.data.classes, n_init=1, random_state=self.run.seed).fit_predict(z.numpy())
+        clusters = KMeans(self.run.data.classes, n_init=10, random_state=self.run.seed).fit_predict(z.numpy())
         return purity(torch.tensor(clusters), y)

@@ -10,7 +10,10 @@ from .joint import Joint
 
 
 class Surgery(Joint):
-    """ReGrad on the unimodal losses, with the confidence of dropout; 0.3 is the weight in MMDG's code."""
+    """ReGrad on the unimodal losses, with the confidence of dropout; 0.3 is the weight in MMDG's code.
+
+    What it does here is to weigh the loss of the fastest modality by its confidence, and the others by 1.
+    """
 
     def __init__(self, run: Run, weight: float) -> None:
         super().__init__(run)

@@ -18,4 +18,11 @@ def digits() -> Multimodal:
     labels = torch.tensor(tables["pix"][:, -1]).long()
     expect_found("mfeat-pix.csv, samples a class", labels.bincount().tolist(), [200] * 10)
     views = {view: torch.tensor(table[:, :-1], dtype=torch.float32) for view, table in tables.items()}
-    return Multimodal("digits", views, labels, stratified(labels), epochs=30, note="2000 digits, three views")
+    return Multimodal(
+        "digits",
+        views,
+        labels,
+        stratified(labels),
+        epochs=30,
+        note="2000 digits, three views",
+    )

@@ -7,7 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-Draw = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]  # rows → rows to keep, rows set aside
+Draw = Callable[[Tensor, bool, torch.Generator], tuple[Tensor, Tensor]]
+"""Rows, and whether they are to be tested or validated → rows to keep, rows set aside."""
+
 EXTREME = 10.0  # standard deviations, beyond which values are cut
 
 
@@ -17,13 +19,13 @@ class Split(NamedTuple):
     views: dict[str, Tensor]
     labels: Tensor
     train: Tensor  # rows
-    val: Tensor  # a tenth of what is not tested, for methods that ask for it; nobody trains on it
+    val: Tensor  # set aside as the test part is, but smaller: for tuning and for methods that ask; nobody trains on it
     test: Tensor
 
 
 @dataclass
 class Multimodal:
-    """A set. ``draw`` sets a part of the given rows aside in the way in which the test part is set aside."""
+    """A set, and the rule by which a part of it is set aside."""
 
     name: str
     views: Mapping[str, Tensor]  # "n …"
@@ -37,14 +39,12 @@ class Multimodal:
     def classes(self) -> int:
         return int(self.labels.max()) + 1
 
-    def split(self, seed: int, *, tuning: bool = False) -> Split:
-        """The division of a seed. For `tuning` its test part is left out, and another one set aside of the rest."""
+    def split(self, seed: int) -> Split:
+        """The division of a seed."""
         generator = torch.Generator().manual_seed(seed)
-        rest, test = self.draw(torch.arange(len(self.labels)), generator)
-        if tuning:
-            rest, test = self.draw(rest, generator)
-        rest = rest[torch.randperm(len(rest), generator=generator)]
-        val, train = rest[: len(rest) // 10], rest[len(rest) // 10 :]
+        rest, test = self.draw(torch.arange(len(self.labels)), True, generator)
+        train, val = self.draw(rest, False, generator)
+        train = train[torch.randperm(len(train), generator=generator)]
         views = {}
         for m, x in self.views.items():
             mean, deviation = x[train].mean(self.axes, keepdim=True), x[train].std(self.axes, keepdim=True)
@@ -52,14 +52,14 @@ class Multimodal:
         return Split(views, self.labels, train, val, test)
 
 
-def stratified(labels: Tensor, share: float = 0.3) -> Draw:
-    """A share of each class, at random."""
+def stratified(labels: Tensor) -> Draw:
+    """30 % of each class to the test part, then 10 % to the validation part, at random."""
 
-    def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(rows: Tensor, test: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         aside = torch.zeros(len(labels), dtype=torch.bool)
         for c in labels[rows].unique():
             of = rows[labels[rows] == c]
-            aside[of[torch.randperm(len(of), generator=generator)][: max(1, round(share * len(of)))]] = True
+            aside[of[torch.randperm(len(of), generator=generator)][: round((0.3 if test else 0.1) * len(of))]] = True
         return rows[~aside[rows]], rows[aside[rows]]
 
     return draw

@@ -14,7 +14,8 @@ from torch import Tensor
 from .installed import expect_found, installed
 from .multimodal import Draw, Multimodal, stratified
 
-TILE, TILES_A_ROW, TESTED = 20, 5, 4
+TILE, TILES_A_ROW = 20, 5
+TESTED, VALIDATED = 4, 1
 COUNTS = [1533, 703, 1358, 626, 707, 1508]
 
 
@@ -84,19 +85,19 @@ def positions(patches: Tensor) -> Tensor:
 
 
 def tiles(places: Tensor) -> Draw:
-    """Set four tiles aside, and drop what lies within two pixels of them."""
+    """Set four tiles aside, or one, and drop what lies within two pixels of them."""
     tile = places[:, 0] // TILE * TILES_A_ROW + (places[:, 1] // TILE).clamp(max=TILES_A_ROW - 1)
 
-    def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(rows: Tensor, test: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         present = tile[rows].unique()
-        chosen = present[torch.randperm(len(present), generator=generator)[:TESTED]]
+        chosen = present[torch.randperm(len(present), generator=generator)[: TESTED if test else VALIDATED]]
         aside = torch.isin(tile[rows], chosen)
-        test, rest = rows[aside], rows[~aside]
+        apart, rest = rows[aside], rows[~aside]
         grid = torch.zeros(tuple((places.amax(0) + 5).tolist()), dtype=torch.bool)
         for down in range(5):
             for across in range(5):
-                grid[places[test, 0] + down, places[test, 1] + across] = True
+                grid[places[apart, 0] + down, places[apart, 1] + across] = True
         near = grid[places[rest, 0] + 2, places[rest, 1] + 2]
-        return rest[~near], test
+        return rest[~near], apart
 
     return draw

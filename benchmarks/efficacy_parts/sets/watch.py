@@ -10,7 +10,7 @@ from .installed import expect_found, installed
 from .multimodal import Draw, Multimodal
 
 LENGTH, HOP = 100, 50  # samples, at 50 Hz
-TESTED = 3  # people
+TESTED, VALIDATED = 3, 1  # people
 DIGEST = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
 
 
@@ -29,16 +29,22 @@ def watch() -> Multimodal:
     views, y = {"accelerometer": x[:, :3], "gyroscope": x[:, 3:]}, torch.tensor(labels)
     draw = unseen(torch.tensor(people))
     return Multimodal(
-        "watch", views, y, draw, epochs=10, axes=(0, 2), note="4677 windows; three of ten people are tested"
+        "watch",
+        views,
+        y,
+        draw,
+        epochs=10,
+        axes=(0, 2),
+        note="4677 windows; three of ten people are tested",
     )
 
 
 def unseen(people: Tensor) -> Draw:
     """Set people aside."""
 
-    def draw(rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def draw(rows: Tensor, test: bool, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         present = people[rows].unique()
-        chosen = present[torch.randperm(len(present), generator=generator)[:TESTED]]
+        chosen = present[torch.randperm(len(present), generator=generator)[: TESTED if test else VALIDATED]]
         aside = torch.isin(people[rows], chosen)
         return rows[~aside], rows[aside]
 
