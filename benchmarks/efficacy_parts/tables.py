@@ -90,6 +90,22 @@ def show(report: Report, table: Table) -> None:
             report.keep(data.name, optimizer, system, "accuracy", accuracies(found))
 
 
+def overview(report: Report, tables: list[Table], *, tuned: bool) -> None:
+    """All sets and optimizers at a glance: the difference to joint training, and a mark where the interval says so."""
+    marks = {"gain": " ▲", "loss": " ▼", "open": "", "no gain": " ·"}
+    lines = []
+    for system in list(SYSTEMS)[1:]:
+        found = [table.against(system, "joint", tuned=tuned) for table in tables]
+        if any(d is not None for d in found):
+            lines.append([system, *("" if d is None else f"{d.mean:+.1f}{marks[d.verdict]}" for d in found)])
+    if lines:
+        report.table(
+            f"accuracy − joint training's, {'tuned' if tuned else 'default'}: ▲ gain, ▼ loss, · no gain of a point",
+            ("system", *(f"{table.data.name}, {table.optimizer}" for table in tables)),
+            lines,
+        )
+
+
 def summary(report: Report, tables: list[Table]) -> None:
     """How many methods gain, over which baseline."""
     lines = []

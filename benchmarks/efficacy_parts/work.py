@@ -15,7 +15,7 @@ from .sets import SETS
 from .training import REVISION, Run, Solo, hits, measure, probe, trained
 
 RATES = (1.0, 3.0)  # times the learning rate, beside two strengths
-RATES_ALONE = (1.0, 0.3, 2.0, 3.0)  # for a system without a strength: as many trials
+RATES_ALONE = (1.0, 2.0, 3.0, 10.0)  # for a system without a strength: as many trials
 
 
 class Unit(NamedTuple):
