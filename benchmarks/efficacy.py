@@ -6,9 +6,9 @@
 All systems have the same model, initial weights and number of epochs, and the same batches but for SMV and Data
 Remixing, which draw their own. The default runs have the learning rates that people use, 0.02 for SGD and 1e-3 for
 Adam. At these a method may seem better than joint training because its steps are longer, so tuning has four trials a
-system, baselines too, larger rates among them. They are chosen by accuracy on a validation part that is set aside within
-the training part as the test part is (other people, another tile); nobody trains on it. UMT, G²D, SMP, PDMP and MSLR
-also have the encoders of the ensemble.
+system, baselines too, larger rates among them. They are chosen by accuracy on a validation part that is set aside
+within the training part as the test part is (other people, another tile); nobody trains on it. UMT, G²D, SMP, PDMP and
+MSLR also have the encoders of the ensemble.
 
 Differences are paired, division by division, with 95 % intervals for overlapping divisions (Nadeau and Bengio). *gain*
 and *loss*: the interval excludes 0; *no gain*: it excludes one of a whole point; *open*: it holds both.
