@@ -22,11 +22,11 @@ _LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=(
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Within the block, call `listener` with every :class:`Acted`."""
-    token = _LISTENERS.set((*_LISTENERS.get(), listener))
+    _LISTENERS.set((*_LISTENERS.get(), listener))
     try:
         yield
-    finally:
-        _LISTENERS.reset(token)
+    finally:  # no reset to what was before: two blocks may end in any order
+        _LISTENERS.set(tuple(other for other in _LISTENERS.get() if other is not listener))
 
 
 def tell(on: str, coefficients: Mapping[str, Tensor | float]) -> None:

@@ -17,7 +17,18 @@ from balancekit.diagnostics import (
     shapley_contributions,
     watch,
 )
-from balancekit.modulation import ARL, MLB, OGM, Modulation, modulate, scale_gradients, scale_updates, slice_logits
+from balancekit.modulation import (
+    ARL,
+    MLB,
+    OGM,
+    Modulation,
+    drop_features,
+    listening,
+    modulate,
+    scale_gradients,
+    scale_updates,
+    slice_logits,
+)
 
 
 class Late(nn.Module):
@@ -320,6 +331,19 @@ def test_watching_changes_nothing() -> None:
 
     plain, watched = weights(False), weights(True)
     assert all(torch.equal(plain[name], watched[name]) for name in plain)
+
+
+def test_watches_may_end_in_any_order() -> None:
+    heard: dict[str, list[str]] = {"first": [], "second": []}
+    first, second = (listening(lambda what, name=name: heard[name].append(what.on)) for name in heard)
+    first.__enter__()
+    second.__enter__()
+    drop_features({"audio": torch.ones(2, 1)}, {})
+    first.__exit__(None, None, None)
+    drop_features({"audio": torch.ones(2, 1)}, {})
+    second.__exit__(None, None, None)
+    drop_features({"audio": torch.ones(2, 1)}, {})
+    assert [*map(len, heard.values())] == [1, 2]
 
 
 # --- numbers ---
