@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_count, expect_floating, expect_shape, is_real
-from balancekit._precision import wide
+from balancekit._precision import widen
 from balancekit._typing import Float
 
 LARGEST = 10
@@ -76,7 +76,7 @@ def shapley_values(
         expect(tuple(empty.shape) in ((), shape), "empty", f"a floating-point tensor of shape () or {shape}", empty)
     known: dict[frozenset[str], Any] = {everything: top}
     if empty is not None:
-        known[frozenset()] = wide(empty) if isinstance(empty, Tensor) else empty
+        known[frozenset()] = widen(empty) if isinstance(empty, Tensor) else empty
 
     def of(subset: frozenset[str]) -> Any:
         if subset not in known:
@@ -105,7 +105,7 @@ def _names(modalities: Sequence[str]) -> list[str]:
 def _valued(value: Callable[[frozenset[str]], Tensor], subset: frozenset[str]) -> Tensor:
     found = value(subset)
     expect_floating("value", found, "for every subset")
-    return wide(found)
+    return widen(found)
 
 
 def _all_steps(names: list[str]) -> Iterator[Step]:

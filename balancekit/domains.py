@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from balancekit._checks import expect, expect_floating, expect_labels, expect_number
+from balancekit._precision import widen
 from balancekit._typing import Bool, Float, Int
 
 __all__ = [
@@ -137,7 +138,7 @@ def single_side_adversarial_loss(
     expected = f"a bool tensor of shape ({samples},)"
     expect(isinstance(live, Tensor) and live.dtype == torch.bool, "live", expected, live, error=TypeError)
     expect(tuple(live.shape) == (samples,), "live", expected, live)
-    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    wide = widen(logits)
     cross_entropy = F.cross_entropy(wide, domain.long(), reduction="none")
     return (cross_entropy * live).sum() / live.sum().clamp(min=1)
 
@@ -183,7 +184,7 @@ def asymmetric_triplet_loss(
     samples = features.shape[0]
     expect_labels("labels", labels, samples, torch.iinfo(torch.int32).max)
     expect_number("margin", margin, low=0.0)
-    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    wide = widen(features)
     distance = torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist")  # gradient 0 at distance 0
     distance = distance.square() if squared else distance
     same = labels[:, None] == labels
@@ -215,7 +216,7 @@ def normalise_features(x: Float[Tensor, "... d"], *, released: bool = False) -> 
     """
     expect_floating("x", x, "of shape (..., d)")
     expect(x.ndim > 0 and x.shape[-1] > 0, "x", "a floating-point tensor of shape (..., d), d at least 1", x)
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = widen(x)
     peak = wide.detach().abs().amax(-1, keepdim=True)
     peak = torch.where(peak > 0, peak, 1)
     length = peak * torch.linalg.vector_norm(wide / peak, dim=-1, keepdim=True)

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from balancekit._checks import expect, expect_floating, expect_labels, expect_number, expect_shape
-from balancekit._precision import wide
+from balancekit._precision import widen
 from balancekit._typing import Float, Int
 
 __all__ = ["purity", "relearn_strength", "soft_reset"]
@@ -91,7 +91,7 @@ def relearn_strength(
     expect_number("rate", rate, low=0.0)
     if isinstance(purity_train, Tensor) and isinstance(purity_val, Tensor):
         expect_shape("purity_val", purity_val, tuple(purity_train.shape))
-    train, val = (wide(torch.as_tensor(value)) for value in (purity_train, purity_val))
+    train, val = (widen(torch.as_tensor(value)) for value in (purity_train, purity_val))
     return torch.tanh(rate * (train - val).abs())
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from balancekit._precision import wide
+from balancekit._precision import widen
 from balancekit.branches import Branches
 from balancekit.modulation import base_rates
 
@@ -159,7 +159,7 @@ class _Twin:
 
 def norm(x: Tensor) -> Tensor:
     """In float32 or wider."""
-    return wide((x.coalesce().values() if x.is_sparse else x).detach()).norm()
+    return widen((x.coalesce().values() if x.is_sparse else x).detach()).norm()
 
 
 def _some(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_floating
-from balancekit._precision import wide
+from balancekit._precision import widen
 from balancekit._typing import Float
 
 
@@ -55,7 +55,7 @@ def pmr_weights(scores: Float[Tensor, "m"], *, released: bool = False) -> tuple[
     """
     expect_floating("scores", scores, "of shape (m,)", ndim=1)
     expect(scores.numel() > 0, "scores", "at least one modality", scores)
-    scores = wide(scores.detach())
+    scores = widen(scores.detach())
     best, worst = scores.max(), scores.min()
     if released:
         return torch.where(scores.isnan(), scores, (scores < best).to(scores.dtype)), torch.zeros_like(scores)

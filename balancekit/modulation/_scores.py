@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_floating, expect_labels, expect_number
-from balancekit._precision import wide
+from balancekit._precision import widen
 from balancekit._typing import Float, Int
 
 
@@ -146,4 +146,4 @@ def stacked(predictions: Mapping[str, Tensor]) -> Float[Tensor, "b m c"]:
 
 
 def _stack(values: Mapping[str, Tensor]) -> Tensor:
-    return wide(torch.stack([each.detach() for each in values.values()], 1))
+    return widen(torch.stack([each.detach() for each in values.values()], 1))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_count, expect_floating, expect_labels, expect_shape
-from balancekit._precision import wide
+from balancekit._precision import widen
 from balancekit._typing import Float, Int
 
 MANY = torch.iinfo(torch.int32).max
@@ -49,7 +49,7 @@ def remix_assign(logits: Mapping[str, Float[Tensor, "b c"]]) -> Int[Tensor, "b"]
         expect_floating(f"logits[{name!r}]", each, "of shape (b, c)", ndim=2)
         shape = shape or tuple(each.shape)
         expect_shape(f"logits[{name!r}]", each, shape)
-    entropies = [torch.special.entr(wide(each.detach()).softmax(-1)).sum(-1) for each in logits.values()]
+    entropies = [torch.special.entr(widen(each.detach()).softmax(-1)).sum(-1) for each in logits.values()]
     return torch.stack(entropies).argmax(0)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_floating, expect_labels, in_range
-from balancekit._precision import wide
+from balancekit._precision import widen
 from balancekit._shapley import shapley_values
 from balancekit._typing import Bool, Float, Int
 
@@ -134,7 +134,7 @@ def smv_weights(values: Float[Tensor, "b m"]) -> Float[Tensor, "m"]:
     """
     expect_floating("values", values, "of shape (b, m)", ndim=2)
     expect(values.numel() > 0, "values", "at least one sample and one modality", values)
-    mean = wide(values).mean(0)
+    mean = widen(values).mean(0)
     return (mean.max() - mean).clamp(0, 1)
 
 

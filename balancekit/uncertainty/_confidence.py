@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect_floating, expect_number
+from balancekit._precision import widen
 from balancekit._typing import Float
 
 
@@ -30,8 +31,3 @@ def exponential_confidence(uncertainty: Float[Tensor, "*b"], rate: float = 1.0) 
 def positive(confidence: Tensor) -> Tensor:
     """A confidence is in (0, 1]: what underflowed becomes the smallest normal number."""
     return confidence.clamp(min=torch.finfo(confidence.dtype).tiny)
-
-
-def widen(x: Tensor) -> Tensor:
-    """Half precision becomes float32; float32 and float64 stay."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_choice, expect_count, expect_floating, expect_number
+from balancekit._precision import widen
 from balancekit._typing import Float
-from balancekit.uncertainty._confidence import positive, widen
+from balancekit.uncertainty._confidence import positive
 from balancekit.uncertainty._spread_law import spread_law
 
 TOLERANCE = 1e-3  # of the expected confidence of one element

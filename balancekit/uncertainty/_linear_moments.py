@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from balancekit._checks import expect, expect_choice, expect_floating, expect_number, expect_shape
+from balancekit._precision import widen
 from balancekit._typing import Float
-from balancekit.uncertainty._confidence import widen
 
 
 def linear_dropout_moments(

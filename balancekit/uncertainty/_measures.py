@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_floating
+from balancekit._precision import widen
 from balancekit._typing import Float
-from balancekit.uncertainty._confidence import widen
 
 
 def predictive_entropy(probs: Float[Tensor, "s *b c"]) -> Float[Tensor, "*b"]:

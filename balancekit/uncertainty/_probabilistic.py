@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from balancekit._checks import expect, expect_count, expect_floating, expect_shape
+from balancekit._precision import widen
 from balancekit._typing import Float
-from balancekit.uncertainty._confidence import exponential_confidence, widen
+from balancekit.uncertainty._confidence import exponential_confidence
 
 INITIAL_LOG_VARIANCE = -4.0
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_floating, expect_shape
+from balancekit._precision import widen
 from balancekit._typing import Float
-from balancekit.uncertainty._confidence import widen
 
 
 def risk_coverage(

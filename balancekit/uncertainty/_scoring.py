@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, in_range
+from balancekit._precision import widen
 from balancekit._typing import Float, Int
-from balancekit.uncertainty._confidence import widen
 from balancekit.uncertainty._measures import expect_samples
 
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect, expect_floating
+from balancekit._precision import widen
 from balancekit._typing import Float
-from balancekit.uncertainty._confidence import widen
 
 
 def sample_spread(samples: Float[Tensor, "s *b d"]) -> Float[Tensor, "*b"]:

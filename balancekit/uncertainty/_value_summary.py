@@ -15,8 +15,8 @@ from torch import Tensor
 
 from balancekit._checks import expect, expect_floating, expect_shape
 from balancekit._distributed import all_reduce_sum, world_size
+from balancekit._precision import widen
 from balancekit._typing import Float
-from balancekit.uncertainty._confidence import widen
 from balancekit.uncertainty._sample_moments import SampleMoments
 
 
