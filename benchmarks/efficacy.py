@@ -31,8 +31,9 @@ from itertools import product
 from pathlib import Path
 
 from efficacy_parts.methods import SYSTEMS
+from efficacy_parts.picture import draw
 from efficacy_parts.sets import SETS
-from efficacy_parts.tables import Table, overview, show, summary
+from efficacy_parts.tables import MEASURES, Table, overview, show, summary
 from efficacy_parts.training import RATES
 from efficacy_parts.work import Results, complete, defaults, others
 from instruments.report import Report
@@ -48,6 +49,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, metavar="N", help="trainings at a time, 2")
     parser.add_argument("--tables", action="store_true", help="train nothing; print what there is")
     parser.add_argument("--out", type=Path, default=Path("runs/efficacy"), help="where the files go")
+    parser.add_argument("--picture", type=Path, help="where to draw; OUT/efficacy.png")
     args = parser.parse_args()
     began, seeds = time.perf_counter(), range(args.seeds)
     results = Results(args.out / "trainings.jsonl")
@@ -64,13 +66,12 @@ def main() -> None:
     tables = [Table(results, data, optimizer, seeds) for data, optimizer in product(sets, args.optimizers)]
     for table in tables:
         show(report, table)
-    for tuned in (False, True):
-        overview(report, tables, tuned=tuned)
+    for measure, tuned in product(MEASURES, (False, True)):
+        overview(report, tables, measure, tuned=tuned)
     summary(report, tables)
     report.write(args.out)
-    print(
-        f"\n{time.perf_counter() - began:.0f} s in all; written: {args.out}/efficacy.md, efficacy.csv, trainings.jsonl"
-    )
+    print(f"\n{draw(tables, args.picture or args.out / 'efficacy.png')}")
+    print(f"{time.perf_counter() - began:.0f} s in all; written: {args.out}/efficacy.md, efficacy.csv, trainings.jsonl")
 
 
 if __name__ == "__main__":

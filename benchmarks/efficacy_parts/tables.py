@@ -10,6 +10,7 @@ from .sets import Multimodal
 from .verdicts import Difference, difference
 from .work import Results, grid, key
 
+MEASURES = ("accuracy", "one missing", "weak probe")
 HEADER = ("system", "accuracy, %", "− joint", "verdict", "− joint + unimodal", "one missing", "weak probe", "tuned",
           "tuned − joint, tuned", "verdict")  # fmt: skip
 
@@ -34,73 +35,83 @@ class Table:
         found = [row for row in rows if row is not None]
         return found if len(found) == len(rows) else None
 
-    def against(self, system: str, other: str, *, tuned: bool = False) -> Difference | None:
-        """The difference in accuracy."""
-        ours, theirs = (self.tuned(s) if tuned else self.default(s) for s in (system, other))
-        return None if ours is None or theirs is None else difference(accuracies(ours), accuracies(theirs), self.tested)
+    def values(self, system: str, measure: str = "accuracy", *, tuned: bool = False) -> list[float] | None:
+        """Of "accuracy", "one missing" or "weak probe" (not of tuned ones), division by division."""
+        rows = self.tuned(system) if tuned else self.default(system)
+        if rows is None or (measure == "weak probe" and tuned):
+            return None
+        if measure == "accuracy":
+            return [row["accuracy"] for row in rows]
+        if measure == "one missing":
+            return [mean([*row["missing"].values()]) for row in rows]
+        weak = self.weak()
+        return None if weak is None else [row["probe"][weak] for row in rows]
 
-    def weak(self) -> str:
+    def against(self, system: str, other: str, measure: str = "accuracy", *, tuned: bool = False) -> Difference | None:
+        ours, theirs = (self.values(s, measure, tuned=tuned) for s in (system, other))
+        return None if ours is None or theirs is None else difference(ours, theirs, self.tested)
+
+    def weak(self) -> str | None:
         """The modality whose encoder loses most in joint training, against itself alone."""
         joint, alone = self.default("joint"), self.default("ensemble")
-        assert joint is not None
-        assert alone is not None
+        if joint is None or alone is None:
+            return None
         gap = {
-            m: mean([r["probe"][m] for r in joint]) - mean([r["probe"][m] for r in alone]) for m in joint[0]["probe"]
+            m: mean([r["probe"][m] - s["probe"][m] for r, s in zip(joint, alone, strict=True)]) for m in self.data.views
         }
         return min(gap, key=lambda m: gap[m])
 
-    def line(self, system: str, weak: str) -> list[str] | None:
-        found = self.default(system)
+    def line(self, system: str) -> list[str] | None:
+        """A row under HEADER."""
+        found = self.values(system)
         if found is None:
             return None
-        to_joint, to_both = self.against(system, "joint"), self.against(system, "joint + unimodal")
-        tuned, best = self.tuned(system), self.against(system, "joint", tuned=True)
-        same = system == "joint"
-        return [
+        nothing = {"joint": (2, 3, 8, 9), "joint + unimodal": (4,)}.get(system, ())  # no difference to itself
+        to_joint, best = self.against(system, "joint"), self.against(system, "joint", tuned=True)
+        cells = [
             system,
-            f"{mean(accuracies(found)):.1f}",
-            "" if same else str(to_joint),
-            "" if same or to_joint is None else to_joint.verdict,
-            "" if system == "joint + unimodal" else str(to_both),
-            f"{mean([mean([*r['missing'].values()]) for r in found]):.1f}",
-            f"{mean([r['probe'][weak] for r in found]):.1f}",
-            "" if tuned is None else f"{mean(accuracies(tuned)):.1f}",
-            "" if same or best is None else str(best),
-            "" if same or best is None else best.verdict,
+            shown(found),
+            str(to_joint or ""),
+            "" if to_joint is None else to_joint.verdict,
+            str(self.against(system, "joint + unimodal") or ""),
+            shown(self.values(system, "one missing")),
+            shown(self.values(system, "weak probe")),
+            shown(self.values(system, tuned=True)),
+            str(best or ""),
+            "" if best is None else best.verdict,
         ]
+        return ["" if i in nothing else cell for i, cell in enumerate(cells)]
 
 
 def show(report: Report, table: Table) -> None:
     """One data set with one optimizer, as far as it has come."""
-    data, optimizer, seeds = table.data, table.optimizer, table.seeds
-    if table.default("joint") is None or table.default("ensemble") is None:
+    data, optimizer, seeds, weak = table.data, table.optimizer, table.seeds, table.weak()
+    if weak is None:
         return
-    weak = table.weak()
     random = table.rows("random", {}, 1.0)
     untrained = "" if random is None else f"; of an untrained encoder {mean([r['probe'][weak] for r in random]):.1f}"
-    lines = [line for line in (table.line(system, weak) for system in SYSTEMS) if line is not None]
+    lines = [line for line in map(table.line, SYSTEMS) if line is not None]
     report.table(
         f"{data.name} ({data.note}), {optimizer}, {len(seeds)} divisions; weak probe: of {weak}'s encoder{untrained}",
         HEADER,
         lines,
     )
     for system in SYSTEMS:
-        found = table.default(system)
-        if found is not None:
-            report.keep(data.name, optimizer, system, "accuracy", accuracies(found))
+        for measure in MEASURES:
+            report.keep(data.name, optimizer, system, measure, table.values(system, measure) or [])
 
 
-def overview(report: Report, tables: list[Table], *, tuned: bool) -> None:
+def overview(report: Report, tables: list[Table], measure: str, *, tuned: bool) -> None:
     """All sets and optimizers at a glance: the difference to joint training, and a mark where the interval says so."""
     marks = {"gain": " ▲", "loss": " ▼", "open": "", "no gain": " ·"}
     lines = []
     for system in list(SYSTEMS)[1:]:
-        found = [table.against(system, "joint", tuned=tuned) for table in tables]
+        found = [table.against(system, "joint", measure, tuned=tuned) for table in tables]
         if any(d is not None for d in found):
             lines.append([system, *("" if d is None else f"{d.mean:+.1f}{marks[d.verdict]}" for d in found)])
     if lines:
         report.table(
-            f"accuracy − joint training's, {'tuned' if tuned else 'default'}: ▲ gain, ▼ loss, · no gain of a point",
+            f"{measure} − joint training's, {'tuned' if tuned else 'default'}: ▲ gain, ▼ loss, · no gain of a point",
             ("system", *(f"{table.data.name}, {table.optimizer}" for table in tables)),
             lines,
         )
@@ -111,16 +122,15 @@ def summary(report: Report, tables: list[Table]) -> None:
     lines = []
     for table in tables:
         for tuned in (False, True):
-            baselines = {s: table.tuned(s) if tuned else table.default(s) for s in BASELINES}
-            means = {s: mean(accuracies(rows)) for s, rows in baselines.items() if rows is not None}
+            found = {s: table.values(s, tuned=tuned) for s in BASELINES}
+            means = {s: mean(values) for s, values in found.items() if values is not None}
             if len(means) < len(BASELINES):
                 continue
             best = max(means, key=lambda s: means[s])
             cells = []
             for other in ("joint", "joint + unimodal", best):
-                verdicts = Counter(
-                    d.verdict for m in METHODS if (d := table.against(m, other, tuned=tuned)) is not None
-                )
+                against = [table.against(m, other, tuned=tuned) for m in METHODS]
+                verdicts = Counter(d.verdict for d in against if d is not None)
                 cells.append(" / ".join(str(verdicts[word]) for word in ("gain", "open", "no gain", "loss")))
             name = f"{table.data.name}, {table.optimizer}, {'tuned' if tuned else 'default'}"
             lines.append([name, *cells[:2], best, cells[2]])
@@ -133,8 +143,9 @@ def summary(report: Report, tables: list[Table]) -> None:
         )
 
 
-def accuracies(rows: list[dict[str, Any]]) -> list[float]:
-    return [row["accuracy"] for row in rows]
+def shown(values: list[float] | None) -> str:
+    """The mean."""
+    return "" if values is None else f"{mean(values):.1f}"
 
 
 def mean(values: list[float]) -> float:
