@@ -1,5 +1,8 @@
 """Coefficients: of gradients under SGD, of updates under Adam."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -146,6 +149,12 @@ class Held(Joint):
             z[without] = torch.zeros_like(z[without])
         return hits(self.logits(z), y)
 
+    @torch.no_grad()
+    def accuracies(self, alone: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, float]:
+        """On the validation part, of each modality by what it says alone."""
+        z, y = self.run.features(self.run.split.val), self.run.split.labels[self.run.split.val]
+        return {m: hits(o, y) / 100 for m, o in alone(z).items()}
+
 
 class PDMP(Held):
     def __init__(self, run: Run, dominant: float, rest: float) -> None:
@@ -178,14 +187,10 @@ class MSLR(Held):
         best = max(run.solo.accuracy, key=lambda m: run.solo.accuracy[m])  # type: ignore[union-attr]
         self.mslr = modulation.MSLR({m: 1 - spread if m == best else 1 + spread for m in run.modalities})
 
-    @torch.no_grad()
     def begin(self, epoch: int) -> None:
         if epoch == 0:
             return
-        val = self.run.split.val
-        z, y = self.run.features(val), self.run.split.labels[val]
-        alone = modulation.slice_logits(self.model.head, z)
-        self.k = self.mslr({m: hits(o, y) / 100 for m, o in alone.items()})
+        self.k = self.mslr(self.accuracies(partial(modulation.slice_logits, self.model.head)))
 
 
 class CGGM(Held):
@@ -195,11 +200,8 @@ class CGGM(Held):
         super().__init__(run)
         self.cggm = modulation.CGGM(run.modalities, scale)
 
-    @torch.no_grad()
     def begin(self, epoch: int) -> None:
-        val = self.run.split.val
-        z, y = self.run.features(val), self.run.split.labels[val]
-        self.k = self.cggm({m: hits(o, y) / 100 for m, o in self.model.alone(z).items()})
+        self.k = self.cggm(self.accuracies(self.model.alone))
 
     def loss(self, z: dict[str, Tensor], y: Tensor, rows: Tensor) -> Tensor:
         detached = {m: each.detach() for m, each in z.items()}
