@@ -1,6 +1,6 @@
 """Shapes in signatures: ``Float[Tensor, "b n d"]``.
 
-jaxtyping is needed only by the tests and the type checker, which check these shapes; where it is absent
+jaxtyping is needed only by the tests, which check these shapes; where it is absent, and to every type checker,
 ``Float[Tensor, "b n d"]`` is plain ``Tensor``. The axis letters are those of the documentation: m modality, g granule,
 r gradient row, b batch, n token, s sample, c class, d feature, h head.
 """
@@ -8,7 +8,10 @@ r gradient row, b batch, n token, s sample, c class, d feature, h head.
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float, Int, Shaped
+    from typing import Annotated as Bool
+    from typing import Annotated as Float
+    from typing import Annotated as Int
+    from typing import Annotated as Shaped
 else:
     try:
         from jaxtyping import Bool, Float, Int, Shaped

@@ -8,9 +8,13 @@ from balancekit.diagnostics import History
 
 __all__ = ["plot"]
 
+DASHES = ("-", "--", "-.", ":")
+
 
 def plot(history: History, kind: str = "coefficient", *, ax: Axes | None = None) -> Axes:
-    """Draw all series of one kind over the steps, with a mark where an alarm was raised.
+    """Draw all series of one kind over the steps, and where an alarm was raised, with its cause.
+
+    Lines differ in their dashes as well as in colour. Call it again with the same `ax` to lay one kind over another.
 
     Args:
         history: of :func:`~balancekit.diagnostics.watch`.
@@ -34,9 +38,14 @@ def plot(history: History, kind: str = "coefficient", *, ax: Axes | None = None)
         ax = Figure(layout="constrained").subplots()
     for name in names:
         steps, values = history[name]
-        ax.plot(steps, values, marker="." if len(steps) < 40 else None, label=name.removeprefix(f"{kind}/"))
+        drawn = sum(not str(line.get_label()).startswith("_") for line in ax.lines)
+        look = {"linestyle": DASHES[drawn % len(DASHES)], "marker": "." if len(steps) < 40 else None}
+        ax.plot(steps, values, label=name.removeprefix(f"{kind}/"), **look)
     for step in sorted({alarm.step for alarm in history.alarms}):
+        causes = dict.fromkeys(alarm.cause for alarm in history.alarms if alarm.step == step)
         ax.axvline(step, color="0.4", linestyle=":", label="_alarm")
+        look = {"rotation": 90, "ha": "right", "va": "center", "transform": ax.get_xaxis_transform()}
+        ax.text(step, 0.5, ", ".join(causes), **look)
     ax.set(xlabel="step", ylabel=kind)
     ax.legend()
     return ax

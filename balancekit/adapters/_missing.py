@@ -21,7 +21,7 @@ class Modal(nn.Module):
 
     def __init__(self, modalities: Sequence[str]) -> None:
         super().__init__()
-        self.modalities = modality_names(modalities)
+        self.modalities: tuple[str, ...] = modality_names(modalities)
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """Named, disjoint groups of parameters, and the features that they produce."""
 
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -96,7 +96,7 @@ class Branches(Mapping[str, tuple[nn.Parameter, ...]]):
     def __len__(self) -> int:
         return len(self._places)
 
-    __eq__ = object.__eq__  # not a comparison of tensors
+    __eq__: ClassVar[Callable[[object, object], bool]] = object.__eq__  # not a comparison of tensors
     __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
@@ -118,7 +118,7 @@ class Branches(Mapping[str, tuple[nn.Parameter, ...]]):
         return owners
 
     @contextmanager
-    def capture(self) -> Iterator[Mapping[str, Any]]:
+    def capture(self) -> Iterator[Mapping[str, Tensor]]:
         """Capture the feature of each branch that runs inside the ``with`` block, by name, in the branches' order.
 
         A branch that does not run is absent from the mapping. The features keep their graph, and can be read inside the

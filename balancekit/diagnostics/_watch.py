@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -137,7 +137,9 @@ class Watched(History):
 
     # --- what is heard ---
 
-    def applied(self, on: str, coefficients: Mapping[str, Tensor | float]) -> None:
+    def applied(
+        self, on: Literal["gradients", "updates", "features"], coefficients: Mapping[str, Tensor | float]
+    ) -> None:
         """Say that coefficients were applied, where no actuator of this library did: on "gradients" or "updates"."""
         expect_choice("on", on, ("gradients", "updates", "features"))
         self._acted(Acted(on, coefficients))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from balancekit._checks import expect_number
+from balancekit._distributed import all_reduce_sum
 from balancekit._typing import Float, Int
 from balancekit.losses._arguments import expect_modalities, expect_names
 from balancekit.modulation import pmr_weights
@@ -31,7 +32,8 @@ def pmr_loss(
     """α Σ pce_m PCE_m − μ Σ per_m H_m of a batch; the banks are read, not changed.
 
     PMR fills the banks from a tenth of the training data, once an epoch: ``bank.accumulate(features, labels)`` for each
-    batch of it, then ``bank.commit()``. Before the first time nothing is known, and the loss is 0.
+    batch of it, then ``bank.commit()``. Before the first time nothing is known, and the loss is 0. Several processes
+    add up their scores, so all of them find the same weights; each must make the call.
 
     Args:
         features: z_m; gradients flow to them.
@@ -73,5 +75,6 @@ def pmr_loss(
         scores.append((each.detach().neg().exp() * known).sum())  # Eq. 8; a class never seen has probability 0
         terms.append(each.sum() / known.sum().clamp(min=1))
         entropies.append(prototype_entropy(z, bank.prototypes, seen=bank.seen))
-    pce, per = pmr_weights(torch.stack(scores), released=released)
+    (score,) = all_reduce_sum([torch.stack(scores)])
+    pce, per = pmr_weights(score, released=released)
     return alpha * (pce * torch.stack(terms)).sum() - mu * (per * torch.stack(entropies)).sum()

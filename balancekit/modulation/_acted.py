@@ -11,7 +11,7 @@ from torch import Tensor
 class Acted(NamedTuple):
     """An actuator was called."""
 
-    on: str  # "gradients", "updates", "features" or "freeze"
+    on: str  # "gradients", "updates", "features", "freeze", or "noise": gradients, but not by one factor a branch
     coefficients: Mapping[str, Tensor | float]
 
 

@@ -36,7 +36,7 @@ def scale_gradients(
         generator: of the noise, on the device of the parameters. Processes of one training need equal ones, as
             gradients are averaged before.
         released: only tensors of four axes, the weights of convolutions, as in the released code: on a transformer
-            nothing happens, and nothing says so.
+            nothing happens, and only :func:`~balancekit.diagnostics.watch` says so.
 
     Raises:
         ValueError: for a name that is no branch, and for a branch of which no parameter has a gradient.
@@ -53,16 +53,20 @@ def scale_gradients(
     for name, k in coefficients.items():
         fits = k.ndim == 0 if isinstance(k, Tensor) else is_real(k)
         expect(fits, f"coefficients[{name!r}]", "a number or a tensor ()", k)
+    acted: dict[str, dict[str, Tensor | float]] = {"gradients": {}, "noise": {}}
     for name, each in gradients.items():
-        for gradient in each:
-            if released and gradient.ndim != 4:
-                continue
+        touched = [gradient for gradient in each if not released or gradient.ndim == 4]
+        if touched:
+            acted["gradients" if len(touched) == len(each) and not noise else "noise"][name] = coefficients[name]
+        for gradient in touched:
             deviation = gradient.std(correction=min(1, gradient.numel() - 1)) if noise else None
             gradient.mul_(k.detach() if isinstance(k := coefficients[name], Tensor) else k)
             if deviation is not None:
                 shape, kind = gradient.shape, {"device": gradient.device, "dtype": gradient.dtype}
                 gradient.add_(deviation * torch.randn(shape, generator=generator, **kind))
-    tell("noise" if noise else "gradients", coefficients)
+    for on, those in acted.items():
+        if those:
+            tell(on, those)
 
 
 def freeze(branches: Branches, names: Mapping[str, Tensor | float] | list[str]) -> None:

@@ -9,6 +9,7 @@ For regression s is the mean squared error, and ρ' its own over the others'.
 """
 
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -61,7 +62,13 @@ class MLB(Modulation):
         Test: tests/oracles/test_modulation.py
     """
 
-    def __init__(self, alpha: float = 0.8, *, ceiling: float = 2.0, task: str = "classification") -> None:
+    def __init__(
+        self,
+        alpha: float = 0.8,
+        *,
+        ceiling: float = 2.0,
+        task: Literal["classification", "regression"] = "classification",
+    ) -> None:
         expect_number("alpha", alpha, low=0.0)
         expect_number("ceiling", ceiling, low=1.0)
         expect_choice("task", task, ("classification", "regression"))

@@ -107,6 +107,11 @@ class Modulation(Modulator):
         {'audio': tensor(0.5577), 'video': tensor(1.7188)}
     """
 
+    score: Score
+    ratio: Ratio
+    coefficient: Coefficient
+    per_sample: bool
+
     def __init__(self, score: Score, ratio: Ratio, coefficient: Coefficient, *, per_sample: bool = False) -> None:
         super().__init__()
         for name, part in (("score", score), ("ratio", ratio), ("coefficient", coefficient)):

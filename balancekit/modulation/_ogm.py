@@ -9,6 +9,7 @@ unequal. ``continuous`` starts at 1 instead: 1 − tanh(α (ρ − 1)).
 """
 
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -53,7 +54,9 @@ class OGM(Modulation):
         Test: tests/oracles/test_modulation.py
     """
 
-    def __init__(self, alpha: float, *, reference: str = "pairwise", continuous: bool = False) -> None:
+    def __init__(
+        self, alpha: float, *, reference: Literal["others", "pairwise", "min"] = "pairwise", continuous: bool = False
+    ) -> None:
         expect_number("alpha", alpha, low=0.0)
         super().__init__(
             true_class_score,

@@ -9,6 +9,7 @@ carried out in a share p of the steps.
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -52,7 +53,9 @@ class OPM(Modulation):
         Test: tests/oracles/test_modulation.py
     """
 
-    def __init__(self, base: float = 0.5, strength: float = 0.5, *, reference: str = "pairwise") -> None:
+    def __init__(
+        self, base: float = 0.5, strength: float = 0.5, *, reference: Literal["others", "pairwise", "min"] = "pairwise"
+    ) -> None:
         expect_number("base", base, low=0.0, high=1.0)
         expect_number("strength", strength, low=0.0)
         super().__init__(

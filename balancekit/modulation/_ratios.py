@@ -9,7 +9,7 @@ For two modalities every reference is the other one, ρ_m = s_m / s_other; they 
     a target   ρ_m = s_m / target_m
 """
 
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Ratio(Protocol):
 def discrepancy_ratio(
     scores: Float[Tensor, "*b m"],
     *,
-    reference: str | Tensor = "others",
+    reference: Literal["others", "pairwise", "min"] | Tensor = "others",
     present: Bool[Tensor, "*b m"] | None = None,
 ) -> Float[Tensor, "*b m"]:
     """How many times the reference each score is; see the table above.

@@ -13,6 +13,8 @@ root has the gradient NaN). Masks multiply by 0 or 1 and never replace a value, 
 non-finite, also where its sample weighs nothing.
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -51,7 +53,7 @@ def prototypical_cross_entropy(
     prototypes: Float[Tensor, "c d"],
     *,
     seen: Bool[Tensor, "c"] | None = None,
-    reduction: str = "mean",
+    reduction: Literal["mean", "sum", "none"] = "mean",
 ) -> Float[Tensor, "..."]:
     """Cross-entropy of the classification by distance: PMR's PCE, and MMDG's SSP with single-side labels.
 
@@ -97,7 +99,7 @@ def prototype_entropy(
     prototypes: Float[Tensor, "c d"],
     *,
     seen: Bool[Tensor, "c"] | None = None,
-    reduction: str = "mean",
+    reduction: Literal["mean", "sum", "none"] = "mean",
 ) -> Float[Tensor, "..."]:
     """Entropy in nats of the classification by distance: PMR's PER, which **subtracts** it from the loss (Eq. 13).
 

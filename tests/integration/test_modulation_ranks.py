@@ -2,7 +2,9 @@
 
 import torch
 
+from balancekit.losses import pmr_loss
 from balancekit.modulation import AGM, ARL, MLB, OGM
+from balancekit.prototypes import PrototypeBank
 from tests.integration import ranks
 
 SHARES = (slice(0, 5), slice(5, 8))  # ranks need not have equally many samples
@@ -34,3 +36,22 @@ def apart(rank: int, size: int, expected: list[dict[str, torch.Tensor]]) -> None
 
 def test_scores_are_summed_over_the_ranks() -> None:
     ranks.run(apart, together())
+
+
+def pmr(part: slice) -> torch.Tensor:
+    """The loss of some of the samples, with banks that saw all."""
+    features, labels, _ = drawn()
+    banks = {m: PrototypeBank(3, 3, decay=0.0) for m in features}
+    for m, bank in banks.items():
+        bank.prototypes, bank.seen = features[m][:3].clone(), torch.ones(3, dtype=torch.bool)
+    return pmr_loss({m: z[part] for m, z in features.items()}, labels[part], banks, mu=0.1)
+
+
+def pmr_apart(rank: int, size: int, whole: torch.Tensor) -> None:
+    mine = pmr(slice(4 * rank, 4 * rank + 4))
+    torch.distributed.all_reduce(mine)
+    torch.testing.assert_close(mine / size, whole)
+
+
+def test_the_weights_of_pmr_are_those_of_the_whole_batch() -> None:
+    ranks.run(pmr_apart, pmr(slice(0, 8)))

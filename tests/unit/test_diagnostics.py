@@ -110,7 +110,7 @@ def causes(history) -> list[str]:
     return [alarm.cause for alarm in history.alarms]
 
 
-# --- the five published no-ops ---
+# --- published no-ops ---
 
 
 def test_an_agreement_term_that_is_detached() -> None:
@@ -134,6 +134,15 @@ def test_a_name_that_no_parameter_has() -> None:
     assert causes(history) == ["unapplied"]
     assert "by a name that none has" in history.alarms[0].text
     assert not run(act=by_name({"audio": "audio", "video": "video"}))[0].alarms
+
+
+def test_the_released_scaling_of_a_model_without_convolutions() -> None:
+    released = after(lambda model, branches, optimizer, k: scale_gradients(branches, k, released=True))
+    noisy = after(lambda model, branches, optimizer, k: scale_gradients(branches, k, noise=True, released=True))
+    for act in (released, noisy):
+        history, _ = run(act=act)
+        assert causes(history) == ["unapplied"]
+        assert history.last["efficacy/audio"] == 1
 
 
 def test_an_entropy_without_gradient() -> None:
