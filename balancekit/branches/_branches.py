@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from balancekit._checks import expect
-from balancekit.branches._capture import REMEDY, Features, Hook, Pool, check_run, compiled_modules
+from balancekit.branches._capture import REMEDY, REPLICAS, Features, Hook, Pool, check_run, compiled_modules
 from balancekit.branches._targets import Group, Place, locate
 
 
@@ -52,6 +52,8 @@ class Branches(Mapping[str, tuple[nn.Parameter, ...]]):
         pool: Pool | Mapping[str, Pool] | None = None,
     ) -> None:
         expect(isinstance(model, nn.Module), "model", "a torch.nn.Module", model, error=TypeError)
+        if isinstance(model, nn.DataParallel):
+            raise TypeError(f"model: expected a module of one process, found {REPLICAS}")
         expect(isinstance(groups, Mapping), "groups", "a mapping from names to targets", groups, error=TypeError)
         expect(len(groups) > 0, "groups", "at least one branch", {})
         self.model = model

@@ -14,6 +14,8 @@ REMEDY = (
     "before torch.compile, or compile the branches separately, or hand over features of your own"
 )
 
+REPLICAS = "torch.nn.DataParallel, which runs copies of the model in threads; use DistributedDataParallel"
+
 
 class Hook:
     """The forward hook of one branch: keeps the module's output while a capture is open.
@@ -30,6 +32,8 @@ class Hook:
 
     def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
         if self.store is not None:
+            if getattr(module, "_is_replica", False):
+                raise RuntimeError(f"capture: expected the model itself to run, found {REPLICAS}")
             self.store["output"] = output
             self.runs += 1
             self.has_delivered = True

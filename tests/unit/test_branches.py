@@ -317,3 +317,13 @@ def test_a_pool_and_non_reentrant_checkpointing() -> None:
         output = checkpoint(model, X, use_reentrant=False)
     (output.sum() + features["a"].sum()).backward()
     assert model.a[0].weight.grad is not None
+
+
+def test_data_parallel_is_refused_by_name() -> None:
+    model = Two()
+    with pytest.raises(TypeError, match=r"model: .*DataParallel.*use DistributedDataParallel"):
+        Branches(nn.DataParallel(model), {"a": "module.a"})
+    branches = Branches(model, GROUPS)
+    copy_in_a_thread = model.a._replicate_for_data_parallel()  # what DataParallel runs on each device
+    with pytest.raises(RuntimeError, match=r"capture: .*DataParallel.*use DistributedDataParallel"), branches.capture():
+        copy_in_a_thread(X)
