@@ -8,7 +8,7 @@ Each has the arguments, the result and the documentation of the function of its 
 ``torch.compile(fullgraph=True)`` does the work. The first call takes seconds, and so does the first with another dtype,
 number of axes, `p` or `samples`; sizes may vary from the second on. Nothing is compiled at import. A call with a
 `generator`, which a graph cannot hold, runs the plain function, and one inside a compiled model becomes a part of its
-graph. Where no compiler works there is one warning, and from then on the plain functions run.
+graph. Where no compiler works, and from the 65th form of a call on, there is a warning, and the plain function runs.
 """
 
 import functools
@@ -35,6 +35,8 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 
+LIMIT = 64  # graphs a function: each p, number of samples and dtype is one of its own
+
 _backend = "inductor"
 _works = True  # until a compilation has failed
 
@@ -44,21 +46,25 @@ def _compiled(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.cache
     def compiled() -> Callable[P, R]:
-        # 64: each p, number of samples and dtype is a graph of its own. torch's overloads lack the argument
-        return torch.compile(function, fullgraph=True, backend=_backend, recompile_limit=64)  # pyright: ignore[reportCallIssue]
+        # torch's overloads lack the last argument
+        return torch.compile(function, fullgraph=True, backend=_backend, recompile_limit=LIMIT)  # pyright: ignore[reportCallIssue]
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         global _works
         if torch.compiler.is_compiling() or not _works or kwargs.get("generator") is not None:
             return function(*args, **kwargs)
-        from torch._dynamo.exc import BackendCompilerFailed, Unsupported  # not at import: it loads the compiler
+        from torch._dynamo import exc  # not at import: it loads the compiler
 
         try:
             return compiled()(*args, **kwargs)
-        except Unsupported as error:
+        except exc.FailOnRecompileLimitHit:
+            text = f"balancekit.fused.{function.__name__} goes on uncompiled: {LIMIT} forms of its call are compiled"
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
+            return function(*args, **kwargs)
+        except exc.Unsupported as error:
             unsupported = error
-        except BackendCompilerFailed as error:
+        except exc.BackendCompilerFailed as error:
             _works = False
             reason = str(error.inner_exception).partition("\n")[0]
             warnings.warn(f"balancekit.fused goes on without a compiler: {reason}", RuntimeWarning, stacklevel=2)

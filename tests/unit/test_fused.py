@@ -162,3 +162,14 @@ def test_without_a_compiler_there_is_one_warning(anew: Callable[..., Any]) -> No
     assert torch.equal(std(X), balancekit.dropout_std(X))
     assert torch.equal(confidence(X), balancekit.dropout_confidence(X))
     assert len(tries) == 1
+
+
+def test_more_forms_than_are_kept_go_on_uncompiled(anew: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fused, "LIMIT", 2)
+    confidence = anew(balancekit.dropout_confidence)
+    for p in (0.1, 0.2):
+        confidence(X, p)
+    with pytest.warns(RuntimeWarning, match=r"fused\.dropout_confidence goes on uncompiled: 2 forms"):
+        found = confidence(X, 0.3)
+    assert torch.equal(found, balancekit.dropout_confidence(X, 0.3))
+    torch.testing.assert_close(confidence(X, 0.1), balancekit.dropout_confidence(X, 0.1))  # those that are stay compiled
