@@ -1,4 +1,4 @@
-# Everything works from a fresh clone with nothing but Python (3.10 or newer) and pip.
+# Everything works from a fresh clone with nothing but Python (3.11 or newer) and pip.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ WORKERS ?= 2
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -W error
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo digits finetune test test-foreign check bench bench-uncertainty bench-adapters efficacy modality-gap build wheel-test clean
+.PHONY: help demo digits finetune test test-foreign check bench bench-uncertainty bench-adapters efficacy modality-gap build wheel-test release-test docs gallery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,7 @@ check: $(VENV)/.lint  ## style, types, the layering of imports, a clean import
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/python tests/typed/check.py
 	$(BIN)/lint-imports
 	$(BIN)/python tests/import_is_clean.py
 
@@ -84,13 +85,37 @@ efficacy: $(VENV)/.efficacy  ## does balancing help? every method on five data s
 modality-gap: $(VENV)/.test  ## a prototypical cross-entropy of classes, domains or modalities: a table and a picture
 	$(BIN)/python benchmarks/modality_gap.py $(BENCH)
 
-build: $(BIN)/python  ## the wheel and the source distribution, in dist/
-	$(PIP) build && rm -rf dist && $(BIN)/python -m build --outdir dist
+$(VENV)/.docs: $(VENV)/.examples
+	$(PIP) --group docs
+	@touch $@
 
-wheel-test: build  ## the wheel alone, with torch, einops and numpy: what it holds, and one ReGrad step
-	rm -rf $(VENV)-bare && $(PYTHON) -m venv $(VENV)-bare
-	$(VENV)-bare/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
-	cd $(VENV)-bare && bin/python ../tests/bare_wheel.py ../dist/*.whl
+docs: $(VENV)/.docs  ## the documentation, in docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
+
+gallery: $(VENV)/.examples  ## the pictures that open the pages of the rooms, in docs/pictures/rooms
+	$(BIN)/python docs/gallery
+
+build: $(BIN)/python  ## the wheel and the source distribution, in dist/
+	$(PIP) --group release && rm -rf dist && $(BIN)/python -m build --outdir dist
+	$(BIN)/python -m twine check --strict dist/*
+
+# $(1), a distribution, where nothing is installed but it and torch, einops and numpy, of the versions that $(2) says
+define alone
+	rm -rf $(VENV)-bare && $(PYTHON) -m venv --without-pip $(VENV)-bare
+	$(BIN)/python -m pip --python $(VENV)-bare/bin/python install --quiet --disable-pip-version-check $(2) $(1)
+	$(VENV)-bare/bin/python -W error tests/bare_wheel.py $(1)
+	$(VENV)-bare/bin/python -W error tests/typed/user.py
+endef
+
+wheel-test: build  ## the wheel alone, with the oldest torch, einops and numpy: what it holds, and one ReGrad step
+	$(call alone,dist/*.whl,--group lower-bounds)
+
+release-test: build  ## wheel and source distribution, each alone with the oldest and with the newest torch
+	$(call alone,dist/*.whl,--group lower-bounds)
+	$(call alone,dist/*.tar.gz,--group lower-bounds)
+	$(call alone,dist/*.whl,-c constraints-foreign.txt)
+	$(call alone,dist/*.tar.gz,-c constraints-foreign.txt)
+	rm -rf $(VENV)-bare
 
 clean:  ## remove everything that make created
-	rm -rf $(VENV) $(VENV)-bare $(VENV)-foreign dist build runs .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	rm -rf $(VENV) $(VENV)-bare $(VENV)-foreign dist build runs docs/_build docs/reference .pytest_cache .hypothesis .ruff_cache .import_linter_cache

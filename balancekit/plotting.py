@@ -38,7 +38,7 @@ def plot(history: History, kind: str = "coefficient", *, ax: Axes | None = None)
         ax = Figure(layout="constrained").subplots()
     for name in names:
         steps, values = history[name]
-        drawn = sum(not str(line.get_label()).startswith("_") for line in ax.lines)
+        drawn = len(ax.get_legend_handles_labels()[1])
         look = {"linestyle": DASHES[drawn % len(DASHES)], "marker": "." if len(steps) < 40 else None}
         ax.plot(steps, values, label=name.removeprefix(f"{kind}/"), **look)
     for step in sorted({alarm.step for alarm in history.alarms}):

@@ -1,21 +1,39 @@
-"""One ReGrad step where only the wheel and its three dependencies are installed, and a look at what the wheel holds.
+"""One ReGrad step where only the library and its three dependencies are installed, and a look at what is handed out.
 
-Run as a script: ``python tests/bare_wheel.py dist/balancekit-….whl``.
+Run as a script: ``python tests/bare_wheel.py dist/balancekit-….whl``, or with the source distribution instead.
 """
 
+import importlib
+import pkgutil
 import sys
+import tarfile
 import zipfile
-from importlib.metadata import distributions
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 
-def contents(wheel: str) -> None:
+def contents(path: Path) -> None:
     """The library with its type marker and licence, and no tests, examples or benchmarks."""
-    names = zipfile.ZipFile(wheel).namelist()
-    assert "balancekit/py.typed" in names
-    assert any(name.endswith("licenses/LICENSE") for name in names)
-    strangers = [name for name in names if not name.startswith(("balancekit/", "balancekit-"))]
+    if path.suffix == ".whl":
+        names, beside = zipfile.ZipFile(path).namelist(), ()
+    else:
+        with tarfile.open(path) as archive:
+            names = [name.partition("/")[2] for name in archive.getnames()]
+        beside = (".gitignore", "CHANGELOG.md", "CITATION.cff", "LICENSE", "PKG-INFO", "README.md", "pyproject.toml")
+    assert {"balancekit/py.typed", *beside} <= set(names)
+    assert any(name.endswith("LICENSE") for name in names)
+    strangers = [name for name in names if not name.startswith(("balancekit/", "balancekit-")) and name not in beside]
     assert not strangers, strangers
+
+
+def imports() -> None:
+    """Every module but the one that draws."""
+    import balancekit
+
+    assert "site-packages" in str(Path(balancekit.__file__)), balancekit.__file__
+    for module in pkgutil.walk_packages(balancekit.__path__, "balancekit."):
+        if module.name != "balancekit.plotting":
+            importlib.import_module(module.name)
 
 
 def step() -> None:
@@ -26,7 +44,6 @@ def step() -> None:
 
     import balancekit as bk
 
-    assert "site-packages" in str(Path(bk.__file__)), bk.__file__
     torch.manual_seed(0)
     model = nn.ModuleDict({"rgb": nn.Linear(8, 4), "depth": nn.Linear(6, 4), "head": nn.Linear(8, 3)})
     branches = bk.Branches(model, {"rgb": "rgb", "depth": "depth"})
@@ -48,13 +65,16 @@ def step() -> None:
 
 
 def main() -> None:
-    """Check the wheel, then use what is installed."""
-    contents(sys.argv[1])
+    """Check the file, then use what is installed."""
+    path = Path(sys.argv[1])
+    contents(path)
+    imports()
     step()
     installed = {dist.metadata["Name"].lower() for dist in distributions()}
     unwanted = installed & {"matplotlib", "jaxtyping", "beartype", "pytest", "scipy", "pandas", "lightning"}
     assert not unwanted, unwanted
-    print(f"wheel: {Path(sys.argv[1]).name}, one ReGrad step with {len(installed)} packages installed")
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", "einops", "numpy"))
+    print(f"{path.name} with {versions}: one ReGrad step, {len(installed)} packages installed")
 
 
 if __name__ == "__main__":
