@@ -18,7 +18,8 @@ HEAD = """# Methods
 
 Every method of the library, from the docstrings (`python docs/make_methods.py`). *Hook* says where it takes hold of a
 training, *cost* what it takes beyond an ordinary step, *modalities* how it goes on beyond two; for two it is what the
-paper prints. Each is tested against a slow re-derivation in float64 that shares no code with it.
+paper prints. Each is tested against a slow re-derivation in float64 that shares no code with it, in
+`tests/oracles/`.
 
 """
 
@@ -49,9 +50,9 @@ def fields(text: str) -> dict[str, str]:
 
 def page() -> str:
     """The page."""
-    lines = ["| method | room | name | paper | equation | hook | cost | modalities | test |", "|" + "---|" * 9]
+    lines = ["| method | name | paper | equation | hook | cost | modalities | test |", "|" + "---|" * 8]
     for room, name, f in methods():
-        cells = (f["Name"], f"`{room}`", f"`{name}`", *(f[k] for k in FIELDS[1:-1]), f"`{f['Test']}`")
+        cells = (f["Name"], f"`{room}.{name}`", *(f[k] for k in FIELDS[1:-1]), f"`{Path(f['Test']).stem}`")
         lines.append(f"| {' | '.join(cells)} |")
     return HEAD + "\n".join(lines) + "\n"
 

@@ -1,7 +1,9 @@
 """The state of the adapters alone: a few megabytes beside a backbone that everybody has.
 
-save_file(adapter_state(model, *parts), path)             # safetensors.torch, or torch.save
-load_adapter_state(fresh, load_file(path), *parts)        # the fresh model, with the same parts in place
+With safetensors, or with ``torch.save``:
+
+    save_file(adapter_state(model, *parts), path)
+    load_adapter_state(fresh, load_file(path), *parts)        # the fresh model, with the same parts in place
 """
 
 from collections.abc import Mapping

@@ -40,14 +40,14 @@ def watch(
 
     An alarm is a :class:`NullEffectWarning`, and stays in ``history.alarms``. It names its cause:
 
-    ==============  ================================================================================================
-    ``one``         every coefficient is exactly 1
-    ``constant``    all modalities have one coefficient, and it does not change
-    ``unapplied``   coefficients are computed, but no actuator gets them, and no gradient changes between backward and
-                    step: they were never assigned, or to parameters by a name that none has
-    ``cancelled``   gradients are scaled, and the optimizer makes the same update of them (see ``scale_updates``)
-    ``no gradient`` a loss term given to ``history.term`` reaches no parameter of any branch
-    ==============  ================================================================================================
+    ===============  ===============================================================================================
+    ``one``          every coefficient is exactly 1
+    ``constant``     all modalities have one coefficient, and it does not change
+    ``unapplied``    coefficients are computed, but no actuator gets them, and no gradient changes between backward and
+                     step: they were never assigned, or to parameters by a name that none has
+    ``cancelled``    gradients are scaled, and the optimizer makes the same update of them (see ``scale_updates``)
+    ``no gradient``  a loss term given to ``history.term`` reaches no parameter of any branch
+    ===============  ===============================================================================================
 
     Args:
         sources: at most one of each kind.

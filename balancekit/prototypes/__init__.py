@@ -5,13 +5,13 @@ needs no head of its own. Each branch keeps the mean feature of every class, a f
 those means, and the cross-entropy of that classification says how far the branch has come, on a scale that all
 branches share. That number tells fast from slow, and its gradient is what surgery and modulation then balance.
 
-=============================  =======================================================================================
-``PrototypeBank``              the means, one bank for each branch: exact over an epoch, or a moving average
-``prototypical_cross_entropy`` the loss of a branch: PMR's PCE; with single-side labels it is MMDG's SSP
-``prototype_entropy``          the doubt of that classification; subtracted from the loss (PER) it slows a fast branch
-``prototype_logits``           minus the distances, for anything else
-``single_side_labels``         one class for everything genuine, one for the attacks of each domain
-=============================  =======================================================================================
+==============================  ======================================================================================
+``PrototypeBank``               the means, one bank for each branch: exact over an epoch, or a moving average
+``prototypical_cross_entropy``  the loss of a branch: PMR's PCE; with single-side labels it is MMDG's SSP
+``prototype_entropy``           the doubt of that classification; subtracted from the loss (PER) it slows a fast branch
+``prototype_logits``            minus the distances, for anything else
+``single_side_labels``          one class for everything genuine, one for the attacks of each domain
+==============================  ======================================================================================
 
 A step, where ``features`` and ``banks`` are dictionaries by modality::
 

@@ -21,7 +21,7 @@ be a number. There are two ways to it.
 - :class:`CrossModalResidual`: from what the other modalities, or its neighbours, predict.
 
 Both read their own training quantiles as a confidence. On tokens that a sensor corrupted, these two see what samples
-and the meter below do not: doubt of the task is not doubt of the sensor (figures in docs/uncertainty.md).
+and the meter below do not: doubt of the task is not doubt of the sensor (figures in docs/rooms/uncertainty.md).
 
 :func:`exponential_confidence` turns any uncertainty into confidence in (0, 1], which adapters and gradient surgery
 take; :class:`ProbabilisticQuery` learns one with the task.

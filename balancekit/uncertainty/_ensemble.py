@@ -31,7 +31,7 @@ class DeepEnsemble(nn.Module):
             compiled (:meth:`compile`) or in training, and loses elsewhere on a CPU; members must then be of one class,
             in one mode, with tensors of the same shapes. Without randomness, both agree to rounding, in outputs,
             gradients and buffers. For wider members the compiled loop is as fast or faster; figures in
-            docs/uncertainty.md.
+            docs/rooms/uncertainty.md.
 
     Example:
         >>> ensemble = DeepEnsemble.build(lambda: nn.Linear(4, 3), 5, seed=0)

@@ -41,7 +41,7 @@ class MCDropout(nn.Module):
 
     On a CPU, all samples in one pass pay for small models, the more the smaller, and take 10 to 20 times the memory; a
     transformer of width 128 gains nothing. Compiled vmap is the fastest form of all but the smallest. Figures in
-    docs/uncertainty.md.
+    docs/rooms/uncertainty.md.
 
     Where dropout sits in the last layers only, hand over the rest as `encoder`: it runs once a call, in eval mode, and
     its output is the model's input. :meth:`compile` compiles one pass, and neither the encoder nor this loop.
