@@ -4,9 +4,11 @@ A page begins with the room's docstring. Then come its files in the order of its
 of the file, where the equations are, and what the room exports of it.
 """
 
+import ast
 import importlib
 import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,13 +71,26 @@ def page(name: str) -> Iterator[str]:
             yield "\n".join(with_equations(rest.splitlines())) + "\n"
         for each in names:
             thing = getattr(room, each)
-            kind = "class" if inspect.isclass(thing) else "function" if callable(thing) else "data"
-            members = "   :members:\n" if kind == "class" else ""
+            if not callable(thing):
+                yield f".. py:data:: {room.__name__}.{each}\n\n   {first_line(room, each)}\n"
+                continue
+            kind, members = ("class", "   :members:\n") if inspect.isclass(thing) else ("function", "")
             yield f".. auto{kind}:: {room.__name__}.{each}\n{members}"
 
 
-def first_line(thing: Any) -> str:
-    return bars((inspect.getdoc(thing) or "").partition("\n\n")[0].replace("\n", " "))
+def first_line(room: ModuleType, name: str) -> str:
+    """The first sentence of a name's docstring."""
+    text = inspect.getdoc(getattr(room, name)) if callable(getattr(room, name)) else below(room, name)
+    return bars((text or "").partition("\n\n")[0].replace("\n", " "))
+
+
+def below(room: ModuleType, name: str) -> str:
+    """The string below the assignment of a name, in one of the files of the room."""
+    for file in sorted(Path(str(room.__file__)).parent.glob("*.py")):
+        for line, following in pairwise(ast.parse(file.read_text(encoding="utf-8")).body):
+            if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == name:
+                return ast.literal_eval(following.value)  # type: ignore[attr-defined]
+    raise LookupError(name)
 
 
 def whole() -> Iterator[str]:
@@ -84,10 +99,10 @@ def whole() -> Iterator[str]:
     for name in ROOMS:
         room = importlib.import_module(f"balancekit.{name}")
         yield underlined(name, "-")
-        yield first_line(room) + "\n"
+        yield (room.__doc__ or "").partition("\n\n")[0].replace("\n", " ") + "\n"
         yield ".. list-table::\n   :widths: 35 65\n"
         for each in sorted(room.__all__, key=str.lower):
-            yield f"   * - :py:obj:`~balancekit.{name}.{each}`\n     - {first_line(getattr(room, each))}"
+            yield f"   * - :py:obj:`~balancekit.{name}.{each}`\n     - {first_line(room, each)}"
         yield ""
 
 

@@ -8,7 +8,10 @@ from torch import nn
 from balancekit._checks import expect
 
 Target = nn.Module | nn.Parameter | str
+"""A module of the model, one of its parameters, or the exact dotted name of either."""
+
 Group = Target | list[Target] | tuple[Target, ...]
+"""What a branch is made of: one target, or several."""
 
 
 class Place(NamedTuple):
