@@ -7,7 +7,7 @@ WORKERS ?= 2
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -W error
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo digits finetune test test-foreign check bench bench-uncertainty bench-adapters efficacy modality-gap build wheel-test release-test docs gallery clean
+.PHONY: help demo digits finetune test test-foreign check bench bench-uncertainty bench-adapters efficacy modality-gap build wheel-test release-test docs links gallery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -91,6 +91,9 @@ $(VENV)/.docs: $(VENV)/.examples
 
 docs: $(VENV)/.docs  ## the documentation, in docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -W --keep-going -q -d docs/_build/doctrees docs docs/_build/html
+
+links: $(VENV)/.docs  ## whether what the documentation links to on other sites is there; needs the net
+	$(BIN)/python -m sphinx -q -b linkcheck -d docs/_build/doctrees docs docs/_build/links
 
 gallery: $(VENV)/.examples  ## the pictures that open the pages of the rooms, in docs/pictures/rooms
 	$(BIN)/python docs/gallery

@@ -1,4 +1,4 @@
-"""Writes the reference before the documentation is built: a page a room, and the whole library on one.
+"""Writes the reference before the documentation is built: a page a room, the whole library on one, and the gallery.
 
 A page begins with the room's docstring. Then come its files in the order of its ``__init__``, each with the docstring
 of the file, where the equations are, and what the room exports of it.
@@ -106,11 +106,25 @@ def whole() -> Iterator[str]:
         yield ""
 
 
+def pictures() -> Iterator[str]:
+    """The pictures of the rooms with what they show, as docs/gallery says it."""
+    yield underlined("Gallery", "=")
+    yield "Drawn with the library itself, from its own functions and plots: ``make gallery``.\n"
+    for room in ROOMS:
+        file = Path(__file__).parent / f"gallery/{room}.py"
+        if file.exists():
+            lines = ast.parse(file.read_text(encoding="utf-8")).body
+            said = {ast.unparse(line.targets[0]): line.value for line in lines if isinstance(line, ast.Assign)}
+            yield f"{underlined(room, '-')}\n.. figure:: /pictures/rooms/{room}.png\n   :target: ../rooms/{room}.html\n"
+            yield f"   {ast.literal_eval(said['CAPTION'])}\n"
+
+
 def write(_: Any) -> None:
     FOLDER.mkdir(exist_ok=True)
     for name in ROOMS:
         (FOLDER / f"{name}.rst").write_text("\n".join(page(name)), encoding="utf-8")
     (FOLDER / "index.rst").write_text("\n".join(whole()), encoding="utf-8")
+    (FOLDER / "gallery.rst").write_text("\n".join(pictures()), encoding="utf-8")
 
 
 def setup(app: Any) -> None:

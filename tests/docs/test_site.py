@@ -37,6 +37,13 @@ def test_every_name_is_on_the_one_page() -> None:
             assert f"`~balancekit.{room}.{name}`\n     - " in text
 
 
+def test_the_gallery_has_every_picture() -> None:
+    text = "\n".join(reference.pictures())
+    drawn = [picture.stem for picture in (DOCS / "pictures/rooms").glob("*.png")]
+    assert len(drawn) >= 12
+    assert all(f".. figure:: /pictures/rooms/{room}.png" in text for room in drawn)
+
+
 def test_equations_are_shown_up_to_the_first_section() -> None:
     lines = ["Title.", "", "    a = b", "    c = d", "", "Text.", "", "Args:", "    x: one.", "", "    y: two."]
     shown = ["Title.", "", ".. code-block:: text", "", "    a = b", "    c = d", "", *lines[5:]]
