@@ -41,7 +41,7 @@ class Late(nn.Module):
 
     def forward(self, x: Views, present: Views) -> tuple[Tensor, Views]:
         """Logits "b c", and features "b d" that are zero for the samples without the modality."""
-        features = {m: torch.zeros(len(v), WIDTH) for m, v in x.items()}
+        features = {m: torch.zeros(len(v), WIDTH, device=v.device) for m, v in x.items()}
         for m, here in present.items():
             features[m][here] = self.encoders[m](x[m][here])
         return self.head(torch.cat([*features.values()], 1)), features

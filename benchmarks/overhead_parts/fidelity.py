@@ -2,7 +2,8 @@
 
 In every step each balancer sees the same batch at the same parameters; the exact one moves them. Compared are what
 ReGrad reads off the inner products (aligned, or conflicted: not above zero), and the gradients of the branches: whole,
-and without the total's part, which no rule touches. With a hub, two modalities beside it are two exchanges apart: in
+and without the total's part, which no rule touches. Steps in which `every` measures anew are left out: there it is the
+exact rule. With a hub, two modalities beside it are two exchanges apart: in
 the last block one never reaches the other.
 """
 
@@ -22,14 +23,15 @@ from .streams import Streams
 CLASSES, TOKENS, WIDTH = 4, 9, 32
 STRENGTH = {"rgb": 1.0, "depth": 0.5, "ir": 0.25}  # of the class signal beside noise of 1
 CONFIDENCE = {"rgb": 0.9, "depth": 0.7, "ir": 0.5}
+HELD = {"every=4": 4, "every=16": 16}
 
 
 def balancers_of(branches: Branches, proxies: dict[str, Branches]) -> dict[str, Rebalancer]:
     return {
         "exact": Rebalancer(branches, ReGrad(), per="branch"),
-        "every=4": Rebalancer(branches, ReGrad(), per="branch", every=4),
-        "every=16": Rebalancer(branches, ReGrad(), per="branch", every=16),
-    } | {name: Rebalancer(branches, ReGrad(), per="branch", proxy=proxy) for name, proxy in proxies.items()}
+        **{name: Rebalancer(branches, ReGrad(), per="branch", every=every) for name, every in HELD.items()},
+        **{name: Rebalancer(branches, ReGrad(), per="branch", proxy=proxy) for name, proxy in proxies.items()},
+    }
 
 
 def aligned(surgery: Surgery) -> Tensor:
@@ -58,7 +60,7 @@ def run(report: Report, *, quick: bool, rounds: int) -> None:
     banks = None
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in balancers if name != "exact"}
     count = 10 if quick else 100
-    for _ in range(count):
+    for step in range(count):
         y = torch.randint(0, CLASSES, (16,))
         x = {n: STRENGTH[n] * means[n][y] + torch.randn(len(y), TOKENS, WIDTH) for n in NAMES}
         banks = banks_of(model, x, y) if banks is None else banks
@@ -70,6 +72,8 @@ def run(report: Report, *, quick: bool, rounds: int) -> None:
             balancers[name](total, losses, confidence=CONFIDENCE).backward(retain_graph=True)
             gradients[name] = flat([p.grad for p in owned if p.grad is not None])
         for name, values in found.items():
+            if name in HELD and step % HELD[name] == 0:
+                continue
             agreeing = (aligned(seen[name]) == aligned(seen["exact"])).float().mean()
             a, b = gradients[name], gradients["exact"]
             whole = torch.cosine_similarity(a, b, 0)
@@ -87,4 +91,8 @@ def run(report: Report, *, quick: bool, rounds: int) -> None:
             report.keep("fidelity", "small coupled model", name, measure, column)
         means_sds = [(statistics.mean(column), statistics.stdev(column)) for column in columns]
         rows.append((name, *(f"{mean:.3f} ± {sd:.3f}" for mean, sd in means_sds)))
-    report.table(f"Fidelity to the exact rule per branch, mean ± sd over {count} training steps.", header, rows)
+    report.table(
+        f"Fidelity to the exact rule per branch, mean ± sd over {count} training steps, measured ones left out.",
+        header,
+        rows,
+    )

@@ -2,8 +2,8 @@
 
     python examples/loops/accumulation.py
 
-Surgery acts on each small batch, and what it makes adds up. So it is not the surgery of the large batch, as conflicts
-are judged in each; where that matters, take the mean of the losses over the small batches and call the Rebalancer once.
+Surgery acts on each small batch, and what it makes adds up. It is not the surgery of the large batch: conflicts are
+judged in each. An update that is scaled is scaled once, by what the last small batch says.
 """
 
 from journeys import Journey, Streams, batches, run

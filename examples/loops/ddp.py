@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 2 examples/loops/ddp.py      # nccl where there are GPUs, else gloo
 
-The banks, the scores of modulation and, with ``sync=True``, the surgery are those of the whole batch. Leave
-``static_graph`` alone: surgery with separate passes refuses it.
+The banks, the scores of modulation and the surgery, as `regrad` in journeys.py has ``sync=True``, are those of the
+whole batch. Leave ``static_graph`` alone: surgery with separate passes refuses it.
 """
 
 import torch.distributed as dist

@@ -7,9 +7,10 @@ The Trainer divides the loss of a small batch by the number of small batches, or
 """
 
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import torch.nn.functional as F
 from journeys import DEVICE, Journey, Streams, batches, run
-from torch import Tensor
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
@@ -18,8 +19,12 @@ def train(model: Streams, journey: Journey) -> None:
     optimizer, loss_of = journey(model)
 
     class Balanced(Trainer):
-        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Tensor:
-            return loss_of(model, inputs["x"], inputs["labels"])
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> Any:
+            if model.training:
+                return loss_of(model, inputs["x"], inputs["labels"])
+            logits = model(inputs["x"])  # evaluation: nothing is learnt of it, by banks neither
+            loss = F.cross_entropy(logits, inputs["labels"])
+            return (loss, {"logits": logits}) if return_outputs else loss
 
         def get_train_dataloader(self) -> DataLoader:
             return DataLoader(data, batch_size=None)

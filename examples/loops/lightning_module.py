@@ -2,7 +2,7 @@
 
     python examples/loops/lightning_module.py
 
-Accumulation, clipping, precision and strategies are options of the Trainer, as ever.
+Accumulation, clipping, precision and DDP are options of the Trainer, as ever.
 """
 
 import lightning.pytorch as lightning

@@ -172,4 +172,6 @@ def test_more_forms_than_are_kept_go_on_uncompiled(anew: Callable[..., Any], mon
     with pytest.warns(RuntimeWarning, match=r"fused\.dropout_confidence goes on uncompiled: 2 forms"):
         found = confidence(X, 0.3)
     assert torch.equal(found, balancekit.dropout_confidence(X, 0.3))
-    torch.testing.assert_close(confidence(X, 0.1), balancekit.dropout_confidence(X, 0.1))  # those that are stay compiled
+    torch.testing.assert_close(
+        confidence(X, 0.1), balancekit.dropout_confidence(X, 0.1)
+    )  # those that are stay compiled
