@@ -42,5 +42,6 @@ def plain(axes: Axes, x: str, y: str) -> None:
 
 
 def style(number: int) -> dict:
-    """Colour and dash of the line with this number."""
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number % len(DASHES)]}
+    """Colour and dash of the line with this number; each pair comes once before any comes again."""
+    again, place = divmod(number, len(COLOURS))
+    return {"color": COLOURS[place], "linestyle": DASHES[(place + 3 * again) % len(DASHES)]}

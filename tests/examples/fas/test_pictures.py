@@ -15,6 +15,7 @@ from fas.output.pictures import (
     draw_uncertainty,
     draw_worst,
 )
+from fas.output.style import style
 from fas.standin import make_split
 from PIL import Image
 
@@ -71,3 +72,8 @@ def test_wrong_calls(tmp_path):
     with pytest.raises(ValueError, match="scores: expected one a sample"):
         draw_worst(samples, [0.5], 0.5, tmp_path / "e.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_as_many_lines_as_systems_can_be_told_apart() -> None:
+    looks = [tuple(map(str, style(number).values())) for number in range(14)]
+    assert len(set(looks)) == 14
