@@ -11,5 +11,10 @@ def whole(path: Path) -> Iterator[Path]:
     """Where to write what shall be `path`: a reader finds the old file or the new one, and two writers do not meet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{os.getpid()}-{path.name}")
-    yield partial
-    partial.replace(path)
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # or a loss of power could leave the new name with nothing in it
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ black borders are not cut away.
 
 import argparse
 import csv
-import json
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,9 +25,10 @@ from .sets.images import load_records
 from .sets.lists import Record
 from .study import SENSORS
 from .systems import ABLATION, SYSTEMS, Setup, System
-from .training import Options, autocast, share_of
+from .training import Options, autocast, read, share_of
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how one begins in a spreadsheet
 
 
 class Folder(NamedTuple):
@@ -80,7 +80,7 @@ def load_run(folder: Path, epoch: str, device: str) -> tuple[System, dict[str, A
     for name, what in (("checkpoint.pt", "a checkpoint"), (record.NAME, "the record of a finished training")):
         if not (folder / name).is_file():
             raise ValueError(f"run: expected {what} at {folder / name}, found none")
-    run = json.loads((folder / record.NAME).read_text())
+    run = record.read(folder / record.NAME)
     known = SYSTEMS | ABLATION
     if run["system"] not in known:
         raise ValueError(
@@ -88,7 +88,7 @@ def load_run(folder: Path, epoch: str, device: str) -> tuple[System, dict[str, A
         )
     channels = {**SENSORS, "infrared": len(run["options"]["infrared"])}
     system = known[run["system"]](Setup(backbone(run["backbone"], run["weights"]), channels, run["domains"]))
-    state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location=device)
+    state = read(folder / "checkpoint.pt", device)
     system.to(device).load_state_dict(state["system" if epoch == "last" else "best"])
     return system.eval(), run
 
@@ -144,6 +144,7 @@ def score_folder(system: System, found: Folder, options: Options) -> Tensor:
 
 
 def write(rows: list[tuple[str, float, str, str]], path: Path) -> None:
-    """Save as CSV, whole or not at all."""
+    """Save as CSV, whole or not at all. A name that a spreadsheet would take for a formula gets a quote before it."""
+    safe = [(f"'{name}" if name.startswith(FORMULA) else name, *rest) for name, *rest in rows]
     with whole(path) as partial, partial.open("w", newline="") as file:
-        csv.writer(file).writerows([("name", "score", "decision", "missing"), *rows])
+        csv.writer(file).writerows([("name", "score", "decision", "missing"), *safe])

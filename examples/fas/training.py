@@ -6,7 +6,7 @@ a training that was killed and goes on ends with the same weights, bit for bit.
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -84,8 +84,11 @@ def fit(
     parts = {"system": system, "optimizer": optimizer, "schedule": schedule, "scaler": scaler}
     history, best, first = History({}, [], []), {}, 0
     run = repr((made_from, processes, options._replace(device="", workers=0), len(train.live), len(dev.live)))
+    if resume and checkpoint is not None and rank == 0:
+        for left in checkpoint.parent.glob(f".*-{checkpoint.name}"):  # by a kill in the writing
+            left.unlink()
     if resume and checkpoint is not None and checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, map_location=options.device)
+        state = read(checkpoint, options.device)
         if state["run"] != run:
             raise ValueError(f"resume: expected {checkpoint} to hold {run}, found {state['run']}")
         for name, part in parts.items():
@@ -132,6 +135,18 @@ def fit(
                     torch.save(state, partial)
         progress(done / length)
     return Fitted(system, best, history)
+
+
+def read(checkpoint: Path, device: str) -> dict[str, Any]:
+    """The state that :func:`fit` wrote."""
+    try:
+        return torch.load(checkpoint, weights_only=True, map_location=device)
+    except Exception as error:  # torch has many for it, and none names the file
+        reason = str(error).partition("\n")[0]
+        raise ValueError(
+            f"resume: expected {checkpoint} to hold a whole checkpoint, found {reason!r}; "
+            "delete it, and --resume trains from the start"
+        ) from error
 
 
 @torch.no_grad()

@@ -64,6 +64,7 @@ def regrad(model: Streams, **options: Any) -> tuple[Optimizer, Loss]:
     branches = model.branches()
     balancer = Rebalancer(branches, ReGrad(), weight=0.3, sync=True, **options)
     banks = {m: PrototypeBank(CLASSES, DIM, decay=0.9).to(DEVICE) for m in branches}
+    model.banks = nn.ModuleDict(banks)  # so that they are in its checkpoint
 
     def loss(forward: Callable[[X], Tensor], x: X, y: Tensor) -> Tensor:
         with branches.capture() as features:
@@ -80,6 +81,7 @@ def pmr(model: Streams) -> tuple[Optimizer, Loss]:
     """PMR: prototypes speed the slow modality up."""
     branches = model.branches()
     banks = {m: PrototypeBank(CLASSES, DIM, decay=0.9).to(DEVICE) for m in branches}
+    model.banks = nn.ModuleDict(banks)  # so that they are in its checkpoint
 
     def loss(forward: Callable[[X], Tensor], x: X, y: Tensor) -> Tensor:
         with branches.capture() as features:

@@ -33,7 +33,7 @@ JOURNEYS: dict[str, tuple[bool, Journey]] = {  # whether branches are coupled
     "OGM on features": (False, ogm),
     "OGM on updates, Adam": (False, ogm_under_adam),
 }
-LOOPS = ("amp", "accumulation", "ddp", "fsdp2", "lightning_module", "hf_trainer", "accelerate_loop")
+LOOPS = ("amp", "accumulation", "resume", "ddp", "fsdp2", "lightning_module", "hf_trainer", "accelerate_loop")
 SEVERAL = ("ddp", "fsdp2")
 
 Train = Callable[[Streams, Journey], object]

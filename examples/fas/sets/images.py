@@ -17,8 +17,12 @@ from fas.samples import DOMAINS, KINDS, MODALITIES, TOKENS, Samples
 from .lists import Record
 
 _BLACK = 8  # a border is darker than this grey level throughout
-# what pillow and numpy raise for files that are cut off or something else
-_BROKEN = (OSError, SyntaxError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_PIXELS, _BYTES = 1 << 25, 1 << 29  # of an image, of a PADISI array: what is larger shows no face, and may be a bomb
+# what pillow, zipfile and numpy raise for files that are cut off, or something else, or claim to be huge
+_BROKEN = (
+    OSError, SyntaxError, ValueError, KeyError, EOFError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in shares of the width and height
 WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
@@ -93,14 +97,19 @@ def _files(record: Record) -> list[Image.Image]:
     images = []
     for path, mode in ((record.rgb, "RGB"), (record.depth, "L"), (record.infrared, "L")):
         with Image.open(path) as image:
+            if image.width * image.height > _PIXELS:
+                raise ValueError(f"expected at most {_PIXELS} pixels, found {image.width}×{image.height}")
             images.append(image.convert(mode))
     return images
 
 
 def _padisi(path: Path) -> list[Image.Image]:
     """Channels 0–2 are BGR, 3 is near infrared, 4 is depth, from 0 to 1."""
-    with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-        data = file["data"]
+    with zipfile.ZipFile(path) as archive, archive.open("data.npy") as file:
+        size = archive.getinfo("data.npy").file_size
+        if size > _BYTES:
+            raise ValueError(f"data: expected at most {_BYTES} bytes, found {size}")
+        data = np.lib.format.read_array(file, allow_pickle=False)
     if data.ndim != 4 or data.shape[0] != 1 or data.shape[1] < 5:
         raise ValueError(f"data: expected shape (1, 22, height, width), found {data.shape}")
     levels = (np.clip(data[0, :5], 0, 1) * 255 + 0.5).astype(np.uint8)

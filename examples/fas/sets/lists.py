@@ -12,11 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from os.path import isfile  # False for a name that is too long, where Path.is_file raises
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from .codes import describe_path
-from .published import SHOWN, ListReport
+from .published import SHOWN, ListReport, printable
 
 LAYOUTS = ("S", "C", "W", "P")
 KNOWN_MISMATCHES = (("100_03_015_2_10", "0012"), ("101_06_067_1_02", "0020"))  # said in the WMCA lists' own README
@@ -81,10 +82,10 @@ def read_list(path: Path | str, root: Path | str, layout: str) -> tuple[list[Rec
             duplicates += 1
             continue
         if layout == "P":
-            files = [files[0] if files[0].is_file() else trials.get(files[0].stem, files[0])] * 3
-        absent = next((file for file in files if not file.is_file()), None)
+            files = [files[0] if isfile(files[0]) else trials.get(files[0].stem, files[0])] * 3
+        absent = next((file for file in files if not isfile(file)), None)
         if absent:
-            missing.append(f"{source}: expected a file, found nothing at {absent}")
+            missing.append(printable(f"{source}: expected a file, found nothing at {absent}"))
             continue
         if layout == "W" and len({PurePosixPath(name).stem for name in row.names}) > 1:
             known = any(video in row.names[0] and files[0].stem == frame for video, frame in KNOWN_MISMATCHES)
@@ -127,7 +128,7 @@ def count_kinds(kinds: Iterator[str] | list[str]) -> dict[str, int]:
 
 def _some(found: set[str], one: str, many: str) -> str:
     """How many, and the first few; "" for none."""
-    names = ", ".join(sorted(found)[:SHOWN]) + (", …" if len(found) > SHOWN else "")
+    names = ", ".join(map(printable, sorted(found)[:SHOWN])) + (", …" if len(found) > SHOWN else "")
     return f"{len(found)} {one if len(found) == 1 else many} ({names})" if found else ""
 
 
@@ -142,12 +143,12 @@ def _rows(path: Path, layout: str) -> Iterator[_Row]:
         if fields == [""]:
             continue
         if len(fields) != count or fields[-1] not in labels:
-            raise ValueError(f"{path}:{line}: expected a row '{form}' with label 0 or 1, found {text.strip()!r}")
+            raise ValueError(f"{path}:{line}: expected a row '{form}' with label 0 or 1, found {text.strip()[:200]!r}")
         yield _Row(line, tuple(name.replace("\\", "/") for name in fields[:-1]), fields[-1])
 
 
 def _below(root: Path, name: str) -> Path:
-    """The file `name` of a list, which may not leave `root`."""
+    """The file `name` of a list, which may not leave `root`; a link there is followed, as the list did not make it."""
     pure = PurePosixPath(name)
     if pure.is_absolute() or ".." in pure.parts or re.match(r"[A-Za-z]:", name):
         raise ValueError(f"expected a path below the root, found {name!r}")

@@ -22,6 +22,7 @@ KINDS = {  # rows of single kinds, where they were counted; the attack 02_e_b of
 }
 DUPLICATES = {("S", "train"): 20, ("S", "test"): 56, ("C", "test"): 4}
 SHOWN = 5  # messages of one sort
+LONGEST = 1000  # characters of one
 
 
 class ListReport(NamedTuple):
@@ -75,7 +76,12 @@ class ListReport(NamedTuple):
         lines += _first(self.missing, "skipped")
         lines += _first(self.unreadable, "skipped")
         lines += _first(self.mismatched, "kept, but frames do not belong together:")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
+
+
+def printable(text: str) -> str:
+    """The same in one line that is not too long, without what a terminal would obey: a list is written by others."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text[:LONGEST])
 
 
 def _counts(table: dict[str, int]) -> str:
