@@ -89,6 +89,18 @@ def expect_shape(argument: str, value: Tensor, shape: tuple[int, ...]) -> None:
     expect(tuple(value.shape) == shape, argument, f"a tensor of shape {shape}", value)
 
 
+def expect_device(argument: str, value: Tensor, like: Tensor) -> None:
+    """Require the device of `like`."""
+    if value.device != like.device:
+        raise ValueError(f"{argument}: expected a tensor on {like.device}, found one on {value.device}")
+
+
+def expect_generator(argument: str, value: object) -> None:
+    """Require a torch.Generator or None; a seed is neither."""
+    fits = value is None or isinstance(value, torch.Generator)
+    expect(fits, argument, "a torch.Generator or None", value, error=TypeError)
+
+
 def in_range(argument: str, value: Tensor, high: int) -> None:
     """Require integers in [0, `high`), without synchronising with a device.
 

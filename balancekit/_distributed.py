@@ -1,5 +1,6 @@
 """Sums across ranks: the identity when no process group exists."""
 
+import zlib
 from collections.abc import Iterable
 
 import torch
@@ -10,6 +11,31 @@ from torch import Tensor
 def world_size() -> int:
     """Number of ranks in the default process group, 1 without one."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def expect_agreement(argument: str, facts: object, device: torch.device) -> None:
+    """Raise on every rank unless the ranks come with equal `facts`: sums across ranks go by place and size.
+
+    One small collective. On an accelerator the check is an assertion on the device, which costs no synchronisation.
+    """
+    if world_size() == 1:
+        return
+    mark = torch.full((1,), zlib.crc32(repr(facts).encode()), dtype=torch.int64, device=device)
+    ends = torch.cat([mark, -mark])
+    dist.all_reduce(ends, op=dist.ReduceOp.MAX)
+    agree = ends.sum() == 0
+    message = f"{argument}: expected the same on all ranks, found here {facts}"
+    if device.type == "cpu":
+        if not agree:
+            raise ValueError(message)
+    else:
+        torch._assert_async(agree, message)  # pyright: ignore[reportPrivateImportUsage]
+
+
+def common_generator(device: torch.device) -> torch.Generator:
+    """A generator that is the same on all ranks, seeded by a draw from the stream of each."""
+    (seed,) = all_reduce_sum([torch.randint(2**40, (), device=device)])
+    return torch.Generator(device).manual_seed(int(seed))
 
 
 def all_reduce_sum(tensors: Iterable[Tensor]) -> list[Tensor]:

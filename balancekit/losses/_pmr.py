@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect_number
-from balancekit._distributed import all_reduce_sum
+from balancekit._checks import expect, expect_device, expect_number, expect_shape
+from balancekit._distributed import all_reduce_sum, expect_agreement
 from balancekit._typing import Float, Int
 from balancekit.losses._arguments import expect_modalities, expect_names
 from balancekit.modulation import pmr_weights
@@ -64,17 +64,24 @@ def pmr_loss(
         Test: tests/oracles/test_pmr.py
     """
     expect_modalities("features", features, "of shape (b, d)", ndim=2)
+    expect(isinstance(banks, Mapping), "banks", "a mapping from modalities to banks", banks, error=TypeError)
     expect_names("banks", banks, features)
     expect_number("alpha", alpha, low=0.0)
     expect_number("mu", mu, low=0.0)
+    for name, z in features.items():
+        bank = banks[name]
+        expect(isinstance(bank, PrototypeBank), f"banks[{name!r}]", "a PrototypeBank", bank, error=TypeError)
+        expect_shape(f"features[{name!r}]", z, (z.shape[0], bank.prototypes.shape[1]))
+        expect_device(f"features[{name!r}]", z, bank.prototypes)
     scores, terms, entropies = [], [], []
     for name, z in features.items():
         bank = banks[name]
-        known = bank.seen[labels.long()]
         each = prototypical_cross_entropy(z, labels, bank.prototypes, seen=bank.seen, reduction="none")
+        known = bank.seen[labels.long()]
         scores.append((each.detach().neg().exp() * known).sum())  # Eq. 8; a class never seen has probability 0
         terms.append(each.sum() / known.sum().clamp(min=1))
         entropies.append(prototype_entropy(z, bank.prototypes, seen=bank.seen))
+    expect_agreement("features", tuple(features), scores[0].device)
     (score,) = all_reduce_sum([torch.stack(scores)])
     pce, per = pmr_weights(score, released=released)
     return alpha * (pce * torch.stack(terms)).sum() - mu * (per * torch.stack(entropies)).sum()

@@ -7,11 +7,15 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from balancekit._checks import expect
+
 
 class Acted(NamedTuple):
     """An actuator was called."""
 
-    on: str  # "gradients", "updates", "features", "freeze", or "noise": gradients, but not by one factor a branch
+    # "backward": gradients to come; those that there are: "gradients" by one factor a branch, "noise" otherwise,
+    # "freeze"; "updates"; "features"
+    on: str
     coefficients: Mapping[str, Tensor | float]
 
 
@@ -22,6 +26,7 @@ _LISTENERS: ContextVar[tuple[Listener, ...]] = ContextVar("listeners", default=(
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
     """Within the block, call `listener` with every :class:`Acted`."""
+    expect(callable(listener), "listener", "a function", listener, error=TypeError)
     _LISTENERS.set((*_LISTENERS.get(), listener))
     try:
         yield

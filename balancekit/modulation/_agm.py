@@ -15,19 +15,23 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from balancekit._checks import expect, expect_count, expect_number
+from balancekit._checks import expect, expect_count, expect_floating, expect_number
 from balancekit._typing import Bool, Float
+from balancekit.modulation._arguments import expect_presence, expect_table
 from balancekit.modulation._modulation import Modulation
 from balancekit.modulation._scores import cross_entropy_score
 
 
 def clamped_cross_entropy(logits: Mapping[str, Float[Tensor, "b c"]], labels: Tensor) -> Float[Tensor, "b m"]:
-    """Cross-entropy in nats with probabilities of at least 1e-8, so that no ratio is infinite."""
-    return cross_entropy_score(logits, labels).clamp(max=-math.log(1e-8))
+    """Cross-entropy in nats with probabilities of at least 1e-8, so that no ratio is infinite; that of 0 stays so."""
+    error = cross_entropy_score(logits, labels)
+    return torch.where(error.isinf(), error, error.clamp(max=-math.log(1e-8)))
 
 
 def agm_ratio(errors: Float[Tensor, "m"], *, present: Bool[Tensor, "m"]) -> Float[Tensor, "m"]:
     """exp(mean of the others' errors − own): above 1 for a modality that is ahead, 1 for one that is alone."""
+    expect_floating("errors", errors, "of shape (m,)", ndim=1)
+    expect_presence(present, errors)
     count = present.sum() - 1
     others = (errors.where(present, 0).sum() - errors) / count.clamp(min=1)
     return torch.where(present & (count > 0), (others - errors).exp(), 1)
@@ -61,6 +65,9 @@ class AgainstRunningMean(nn.Module):
 
 def agm_coefficient(ratio: Float[Tensor, "m"], alpha: float, *, cap: float = 10.0) -> Float[Tensor, "m"]:
     """exp(α min(τ − r, cap)) of the ratio 1 + r − τ: below 1 while a modality is further ahead than usual."""
+    expect_table("ratio", ratio)
+    expect_number("alpha", alpha, low=0.0)
+    expect_number("cap", cap, low=0.0)
     return (alpha * (1 - ratio).clamp(max=cap)).exp()
 
 

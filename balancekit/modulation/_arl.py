@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect_number
+from balancekit._checks import expect_device, expect_floating, expect_number, expect_shape
 from balancekit._typing import Bool, Float
+from balancekit.modulation._arguments import expect_presence
 from balancekit.modulation._modulation import Modulated, Modulator, Presence, batch_mean, presence
 from balancekit.modulation._ratios import discrepancy_ratio
 from balancekit.modulation._scores import entropy_score, stacked
@@ -38,7 +39,13 @@ def arl_coefficient(
         temperature: T.
         present: which modalities there are; None for all. An absent one is in no share, and has the coefficient 1.
     """
+    expect_floating("entropy", entropy, "of shape (m,)", ndim=1)
+    expect_floating("loudness", loudness, "of shape (m,)", ndim=1)
+    expect_shape("loudness", loudness, tuple(entropy.shape))
+    expect_device("loudness", loudness, entropy)
+    expect_number("temperature", temperature, low=0.0)
     here = torch.ones_like(entropy, dtype=torch.bool) if present is None else present
+    expect_presence(here, entropy)
     w = here / _shares(entropy, here).clamp(min=0.3)
     c = _shares(loudness, here)
     others = (1 - c) / (here.sum() - 1).clamp(min=1)
@@ -85,10 +92,11 @@ class ARL(Modulator):
     def find(self, logits: Mapping[str, Tensor], labels: Any, present: Presence | None) -> Modulated:
         """Entropy and loudness over the batch, and the coefficients. Labels are not used."""
         entropy = entropy_score(logits)
-        there = presence(tuple(logits), entropy, present)
-        loudness, _ = batch_mean(stacked(logits).abs().mean(-1), there)
-        entropy, here = batch_mean(entropy, there)
+        names = tuple(logits)
+        there = presence(names, entropy, present)
+        loudness, _ = batch_mean(names, stacked(logits).abs().mean(-1), there)
+        entropy, here = batch_mean(names, entropy, there)
         k = arl_coefficient(entropy, loudness, self.temperature, present=here)
         if self.released:
             k = torch.where(here, 1 + 1 / here.sum(), 1)
-        return Modulated(tuple(logits), entropy, discrepancy_ratio(entropy, present=here), k)
+        return Modulated(names, entropy, discrepancy_ratio(entropy, present=here), k)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from balancekit._checks import expect, expect_floating, expect_number
 from balancekit._typing import Float
+from balancekit.modulation._arguments import expect_mapping, side_by_side
 
 
 def cggm_coefficient(gains: Float[Tensor, "m"], scale: float = 1.3, *, released: bool = False) -> Float[Tensor, "m"]:
@@ -30,12 +31,14 @@ def cggm_coefficient(gains: Float[Tensor, "m"], scale: float = 1.3, *, released:
         tensor([0.3250, 0.9750])
     """
     expect_floating("gains", gains, "of shape (m,)", ndim=1)
+    expect(len(gains) > 0, "gains", "at least one modality", gains)
+    expect_number("scale", scale, low=0.0, low_open=True)
     total = gains.sum() + 1e-8
     share = (total - gains) / total
     if released:
         return scale * share
     equal = (len(gains) - 1) / len(gains)
-    return scale * torch.where(gains.sum() > 1e-6, share.clamp(0, 1), equal)
+    return scale * torch.where(gains.sum() <= 1e-6, equal, share.clamp(0, 1))
 
 
 class CGGM(nn.Module):
@@ -71,6 +74,10 @@ class CGGM(nn.Module):
 
     def __init__(self, modalities: Sequence[str], scale: float = 1.3, *, released: bool = False) -> None:
         super().__init__()
+        several = isinstance(modalities, Sequence) and not isinstance(modalities, str)
+        expect(several, "modalities", "a list of names", modalities, error=TypeError)
+        different = len(set(modalities)) == len(modalities) > 0
+        expect(different, "modalities", "names that differ, at least one", list(modalities))
         expect_number("scale", scale, low=0.0, low_open=True)
         self.modalities, self.scale, self.released = tuple(modalities), scale, released
         self.register_buffer("accuracy", torch.zeros(len(self.modalities)))
@@ -78,13 +85,15 @@ class CGGM(nn.Module):
 
     @torch.no_grad()
     def forward(self, accuracies: Mapping[str, Tensor | float]) -> dict[str, Float[Tensor, ""]]:
-        """Compare with the accuracies of the call before; 1 for all at the first call."""
+        """Compare with the accuracies of the last call that had finite ones; 1 for all at the first such call."""
+        expect_mapping("accuracies", accuracies)
         expect(
             set(accuracies) == set(self.modalities), "accuracies", f"one of {list(self.modalities)}", list(accuracies)
         )
-        now = torch.stack([torch.as_tensor(accuracies[m], dtype=torch.float32) for m in self.modalities])
+        now = side_by_side("accuracies", {m: accuracies[m] for m in self.modalities})
         gains = now.to(self.accuracy) - self.accuracy
-        k = torch.where(self.calls == 0, 1, cggm_coefficient(gains, self.scale, released=self.released))
-        self.accuracy.copy_(now)
-        self.calls.add_(1)
+        finite = now.isfinite().all()
+        k = torch.where((self.calls == 0) & finite, 1, cggm_coefficient(gains, self.scale, released=self.released))
+        self.accuracy.copy_(now.where(finite, self.accuracy))
+        self.calls.add_(finite)
         return dict(zip(self.modalities, k.unbind(), strict=True))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from balancekit._checks import expect_number
 from balancekit._typing import Bool, Float
+from balancekit.modulation._arguments import expect_table
 from balancekit.modulation._modulation import Modulation
 from balancekit.modulation._scores import confidence_score
 
@@ -36,6 +37,7 @@ def confidence_ratio(scores: Float[Tensor, "*b m"], *, present: Bool[Tensor, "*b
 
 def behind_coefficient(ratio: Float[Tensor, "*b m"]) -> Float[Tensor, "*b m"]:
     """The ratio where it is below 1, else 1."""
+    expect_table("ratio", ratio)
     return ratio.clamp(max=1)
 
 

@@ -4,14 +4,16 @@ For models without a boundary between a branch and the rest, and for the noise, 
 after backward, after unscaling and before clipping.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, is_real
+from balancekit._checks import expect, expect_device, expect_generator
+from balancekit._distributed import common_generator, world_size
 from balancekit.branches import Branches
 from balancekit.modulation._acted import tell
+from balancekit.modulation._arguments import expect_scalars
 
 
 def scale_gradients(
@@ -34,7 +36,7 @@ def scale_gradients(
         coefficients: a number or a tensor () for each branch that is to be scaled.
         noise: add ε, to every branch of `coefficients`.
         generator: of the noise, on the device of the parameters. Processes of one training need equal ones, as
-            gradients are averaged before.
+            gradients are averaged before; without one they agree on a seed, and each must make the call.
         released: only tensors of four axes, the weights of convolutions, as in the released code: on a transformer
             nothing happens, and only :func:`~balancekit.diagnostics.watch` says so.
 
@@ -49,10 +51,14 @@ def scale_gradients(
         >>> model["audio"].weight.grad
         tensor([[0.2500]])
     """
+    expect_scalars("coefficients", coefficients)
+    expect_generator("generator", generator)
     gradients = _gradients(branches, coefficients)
     for name, k in coefficients.items():
-        fits = k.ndim == 0 if isinstance(k, Tensor) else is_real(k)
-        expect(fits, f"coefficients[{name!r}]", "a number or a tensor ()", k)
+        if isinstance(k, Tensor) and k.device.type != "cpu":  # a scalar of the CPU goes with any device
+            expect_device(f"coefficients[{name!r}]", k, gradients[name][0])
+    if noise and generator is None and world_size() > 1:
+        generator = common_generator(next(each[0].device for each in gradients.values()))
     acted: dict[str, dict[str, Tensor | float]] = {"gradients": {}, "noise": {}}
     for name, each in gradients.items():
         touched = [gradient for gradient in each if not released or gradient.ndim == 4]
@@ -79,9 +85,14 @@ def freeze(branches: Branches, names: Mapping[str, Tensor | float] | list[str]) 
         branches: whose parameters.
         names: the branches; of a mapping, those whose coefficient is 0, which is read on the host.
     """
-    chosen = [name for name in names if not isinstance(names, Mapping) or not names[name]]
+    _expect_branches(branches)
+    if isinstance(names, Mapping):
+        expect_scalars("names", names)
+    several = isinstance(names, Collection) and not isinstance(names, str)
+    expect(several, "names", "a list of branches, or a mapping", names, error=TypeError)
     unknown = [name for name in names if name not in branches]
     expect(not unknown, "names", f"names among {list(branches)}", unknown)
+    chosen = [name for name in names if not isinstance(names, Mapping) or not names[name]]
     for name in chosen:
         for parameter in branches[name]:
             parameter.grad = None
@@ -89,9 +100,14 @@ def freeze(branches: Branches, names: Mapping[str, Tensor | float] | list[str]) 
 
 
 def _gradients(branches: Branches, names: Mapping[str, Tensor | float]) -> dict[str, list[Tensor]]:
+    _expect_branches(branches)
     unknown = [name for name in names if name not in branches]
     expect(not unknown, "coefficients", f"names among {list(branches)}", unknown)
     found = {name: [p.grad for p in branches[name] if p.grad is not None] for name in names}
     empty = [name for name, each in found.items() if not each]
     expect(not empty, "branches", "a gradient in each branch, after backward; none in", empty)
     return found
+
+
+def _expect_branches(branches: object) -> None:
+    expect(isinstance(branches, Mapping), "branches", "a Branches", branches, error=TypeError)

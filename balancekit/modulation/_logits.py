@@ -17,9 +17,10 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from balancekit._checks import expect, expect_floating
+from balancekit._checks import expect, expect_device, expect_floating
 from balancekit._shapley import shapley_values
 from balancekit._typing import Float
+from balancekit.modulation._arguments import expect_features
 
 
 def slice_logits(head: nn.Linear, features: Mapping[str, Float[Tensor, "b _"]]) -> dict[str, Float[Tensor, "b c"]]:
@@ -42,8 +43,10 @@ def slice_logits(head: nn.Linear, features: Mapping[str, Float[Tensor, "b _"]]) 
         True
     """
     expect(isinstance(head, nn.Linear), "head", "a torch.nn.Linear on the concatenated features", head, error=TypeError)
+    expect_features(features)
     for name, feature in features.items():
         expect_floating(f"features[{name!r}]", feature, 'of shape "b d"', ndim=2)
+        expect_device(f"features[{name!r}]", feature, head.weight)
     widths = [feature.shape[1] for feature in features.values()]
     expect(sum(widths) == head.in_features, "features", f"widths that add up to {head.in_features}", widths)
     bias = None if head.bias is None else head.bias / len(features)
@@ -65,6 +68,7 @@ def zero_out_logits(
         >>> zero_out_logits(lambda z: z["audio"] * 10 + z["video"], features)
         {'audio': tensor([[10.]]), 'video': tensor([[2.]])}
     """
+    _check(fuse, features)
     return {m: fuse(only({m}, features)) for m in features}
 
 
@@ -85,7 +89,13 @@ def shapley_logits(
         >>> shapley_logits(lambda z: z["audio"] * z["video"] + z["audio"], features)
         {'audio': tensor([[2.]]), 'video': tensor([[1.]])}
     """
+    _check(fuse, features)
     return shapley_values(lambda kept: fuse(only(kept, features)), tuple(features))
+
+
+def _check(fuse: object, features: Mapping[str, Tensor]) -> None:
+    expect(callable(fuse), "fuse", "a function from features to logits", fuse, error=TypeError)
+    expect_features(features)
 
 
 def only(kept: set[str] | frozenset[str], features: Mapping[str, Tensor]) -> dict[str, Tensor]:

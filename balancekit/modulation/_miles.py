@@ -13,8 +13,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_number
+from balancekit._checks import expect_floating, expect_number
 from balancekit._typing import Float
+from balancekit.modulation._arguments import expect_scalars, side_by_side
 
 
 def utilisation(accuracy: Tensor | float, without: Mapping[str, Tensor | float]) -> dict[str, Float[Tensor, ""]]:
@@ -28,6 +29,11 @@ def utilisation(accuracy: Tensor | float, without: Mapping[str, Tensor | float])
         >>> utilisation(0.8, {"audio": 0.4, "video": 0.8})
         {'audio': tensor(0.5000), 'video': tensor(0.)}
     """
+    if isinstance(accuracy, Tensor):
+        expect_floating("accuracy", accuracy, "of shape ()", ndim=0)
+    else:
+        expect_number("accuracy", accuracy, low=0.0, low_open=True)
+    expect_scalars("without", without)
     whole = torch.as_tensor(accuracy)
     return {m: (whole - torch.as_tensor(a)) / whole for m, a in without.items()}
 
@@ -55,10 +61,10 @@ def miles_coefficient(
         Modalities: any; others' mean
         Test: tests/oracles/test_modulation.py
     """
-    expect(len(used) > 0, "used", "at least one modality", {})
     expect_number("threshold", threshold, low=0.0)
     expect_number("factor", factor, low=0.0)
-    u = torch.stack([torch.as_tensor(each, dtype=torch.float32) for each in used.values()])
+    u = side_by_side("used", used)
     others = (u.sum() - u) / max(len(u) - 1, 1)
-    ahead = u - others > threshold if len(u) > 1 else torch.zeros_like(u, dtype=torch.bool)
-    return dict(zip(used, torch.where(ahead, factor, 1.0).unbind(), strict=True))
+    gap = u - others if len(u) > 1 else 0 * u
+    k = torch.where(gap > threshold, factor, 1.0).masked_fill(gap.isnan(), torch.nan)
+    return dict(zip(used, k.unbind(), strict=True))

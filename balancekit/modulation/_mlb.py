@@ -16,6 +16,7 @@ from torch import Tensor
 
 from balancekit._checks import expect_choice, expect_number
 from balancekit._typing import Float
+from balancekit.modulation._arguments import expect_table
 from balancekit.modulation._modulation import Modulation
 from balancekit.modulation._ratios import discrepancy_ratio
 from balancekit.modulation._scores import squared_error_score, true_class_score
@@ -32,8 +33,11 @@ def two_sided_coefficient(
         ceiling: β of mode 2; with 2 there is one formula on both sides.
         inverse: take 1/ρ, as the ratio of scores asks for. False for a ratio of errors.
     """
+    expect_table("ratio", ratio)
+    expect_number("alpha", alpha, low=0.0)
+    expect_number("ceiling", ceiling, low=1.0)
     behind = 1 / ratio if inverse else ratio
-    change = torch.tanh(alpha * (behind - 1).clamp(max=1e30))
+    change = torch.tanh(alpha * (behind - 1).clamp(max=torch.finfo(ratio.dtype).max))
     return 1 + torch.where(behind > 1, (ceiling - 1) * change, change)
 
 

@@ -7,6 +7,7 @@ parameters by k_m. Under Adam a constant factor on a gradient changes next to no
 """
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from balancekit._checks import expect, expect_floating, is_real
 from balancekit._typing import Float
 from balancekit.modulation._acted import tell
+from balancekit.modulation._arguments import expect_mapping
 
 
 def modulate(
@@ -44,6 +46,9 @@ def modulate(
         tensor([[0.5000]])
     """
     expect_floating("loss", loss, "with one value")
+    expect(loss.numel() == 1, "loss", "a tensor with one value", loss)
+    expect_mapping("features", features)
+    expect_mapping("coefficients", coefficients)
     if not torch.is_grad_enabled() or not loss.requires_grad:
         return
     unknown = [name for name in coefficients if name not in features]
@@ -51,15 +56,17 @@ def modulate(
     acting = {name: features[name] for name in coefficients}
     for name, k in coefficients.items():
         z = acting[name]
+        expect(isinstance(z, Tensor), f"features[{name!r}]", "a tensor", z, error=TypeError)
         fits = k.ndim == 0 or (k.ndim == 1 and k.shape[0] == z.shape[0]) if isinstance(k, Tensor) else is_real(k)
+        fits = fits and not (isinstance(k, Tensor) and k.is_complex())
         expect(fits, f"coefficients[{name!r}]", f"a number, a tensor () or one of shape ({z.shape[0]},)", k)
     lost = sorted(set(acting) - passed(loss, acting))
     expect(not lost, "features", "tensors that the loss depends on, which the model went on with; not so", lost)
     for name, k in coefficients.items():
-        handle = acting[name].register_hook(_times(k))
+        handles = [acting[name].register_hook(_times(name, k))]
         if acting[name].is_leaf:  # it outlives its graph
-            acting[name].register_hook(lambda _, done=handle: done.remove())
-    tell("gradients", coefficients)
+            handles.append(acting[name].register_hook(partial(_remove, handles)))
+    tell("backward", coefficients)
 
 
 def passed(loss: Tensor, tensors: Mapping[str, Tensor]) -> set[str]:
@@ -80,6 +87,8 @@ def passed(loss: Tensor, tensors: Mapping[str, Tensor]) -> set[str]:
         if node not in entered:
             entered.add(node)
             stack.extend((below, index) for below, index in getattr(node, "next_functions", ()) if below is not None)
+            if getattr(node, "starts_from_saved", False):  # gradient surgery, whose passes start there
+                stack.extend((root.grad_fn or root, root.output_nr) for root in node.saved_tensors)
     return found
 
 
@@ -87,11 +96,20 @@ def _key(node: Any, slot: int) -> tuple[int, int]:
     return id(node), slot
 
 
-def _times(k: Tensor | float) -> Any:
+def _remove(handles: list[Any], _: Tensor) -> None:
+    for handle in handles:
+        handle.remove()
+
+
+def _times(name: str, k: Tensor | float) -> Any:
     def scaled(gradient: Tensor) -> Tensor:
-        if not isinstance(k, Tensor):
-            return gradient * k
-        factor = k.detach().to(gradient.device, gradient.dtype)
-        return gradient * factor.reshape(-1, *[1] * (gradient.ndim - 1)) if k.ndim else gradient * factor
+        factor = k.detach().to(gradient.device, gradient.dtype) if isinstance(k, Tensor) else k
+        if isinstance(factor, Tensor) and factor.ndim:
+            factor = factor.reshape(-1, *[1] * (gradient.ndim - 1))
+        found = gradient * factor
+        if torch.is_anomaly_enabled() and bool(found.isnan().any()) and not bool(gradient.isnan().any()):
+            # a hook has no name there: the node before it, which is the user's, would be blamed
+            raise RuntimeError(f"modulate: coefficients[{name!r}]: expected finite numbers, found one that makes NaN")
+        return found
 
     return scaled

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from balancekit._checks import expect
-from balancekit._distributed import all_reduce_sum
+from balancekit._checks import expect, expect_device
+from balancekit._distributed import all_reduce_sum, expect_agreement
 from balancekit._typing import Bool, Float
+from balancekit.modulation._arguments import expect_mapping
 from balancekit.modulation._ratios import Ratio
 from balancekit.modulation._scores import Score
 
@@ -75,6 +76,7 @@ class Modulator(nn.Module):
             present: for which samples a modality is there, a bool "b"; all, where it is not named. Absent samples are
                 in no mean and no reference; a modality without any has the coefficient of the ratio 1.
         """
+        expect_mapping("logits", logits)
         found = self.find(logits, labels, present)
         for hook in tuple(self._hooks.values()):
             hook(found)
@@ -82,6 +84,7 @@ class Modulator(nn.Module):
 
     def register_step_hook(self, hook: Callable[[Modulated], None]) -> RemovableHandle:
         """Call `hook` with a :class:`Modulated` in every call; returns a handle whose ``remove()`` ends it."""
+        expect(callable(hook), "hook", "a function", hook, error=TypeError)
         handle = RemovableHandle(self._hooks)
         self._hooks[handle.id] = hook
         return handle
@@ -124,24 +127,30 @@ class Modulation(Modulator):
         scores = self.score(logits, labels)
         there = presence(names, scores, present)
         if not self.per_sample:
-            scores, there = batch_mean(scores, there)
+            scores, there = batch_mean(names, scores, there)
         ratios = self.ratio(scores, present=there)
         return Modulated(names, scores, ratios, self.coefficient(ratios))
 
 
 def presence(names: tuple[str, ...], scores: Tensor, present: Presence | None) -> Tensor:
     """Which scores count, a bool "b m"."""
+    present = {} if present is None else present
+    expect_mapping("present", present)
     there = torch.ones_like(scores, dtype=torch.bool)
-    for name, each in (present or {}).items():
+    for name, each in present.items():
         expect(name in names, "present", f"names among {list(names)}", name)
         expected = f"a bool tensor of shape {tuple(scores.shape[:1])}"
         fits = isinstance(each, Tensor) and each.dtype == torch.bool and each.shape == scores.shape[:1]
         expect(fits, f"present[{name!r}]", expected, each)
+        expect_device(f"present[{name!r}]", each, scores)
         there[:, names.index(name)] = each
     return there
 
 
-def batch_mean(scores: Float[Tensor, "b m"], there: Bool[Tensor, "b m"]) -> tuple[Tensor, Tensor]:
+def batch_mean(
+    names: tuple[str, ...], scores: Float[Tensor, "b m"], there: Bool[Tensor, "b m"]
+) -> tuple[Tensor, Tensor]:
     """Mean over the samples of all processes that count, and which modalities have one."""
+    expect_agreement("logits", names, scores.device)
     total, count = all_reduce_sum([scores.where(there, 0).sum(0), there.sum(0)])
     return total / count.clamp(min=1), count > 0

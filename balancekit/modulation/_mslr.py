@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from balancekit._checks import expect, expect_count, expect_number
 from balancekit._typing import Float
+from balancekit.modulation._arguments import expect_mapping, side_by_side
 
 
 class MSLR(nn.Module):
@@ -42,6 +43,8 @@ class MSLR(nn.Module):
 
     def __init__(self, factors: Mapping[str, float], *, window: int = 5) -> None:
         super().__init__()
+        expect_mapping("factors", factors)
+        expect(len(factors) > 0, "factors", "at least one modality", {})
         for name, factor in factors.items():
             expect_number(f"factors[{name!r}]", factor, low=0.0)
         expect_count("window", window)
@@ -51,11 +54,13 @@ class MSLR(nn.Module):
 
     @torch.no_grad()
     def forward(self, accuracies: Mapping[str, Tensor | float]) -> dict[str, Float[Tensor, ""]]:
-        """Let the accuracies join the window, and return the factors; where all are 0, as they were given."""
+        """Let accuracies join the window, if all are finite, and return the factors; of zeros, as they were given."""
+        expect_mapping("accuracies", accuracies)
         expect(set(accuracies) == set(self.factors), "accuracies", f"one of {list(self.factors)}", list(accuracies))
-        now = torch.stack([torch.as_tensor(accuracies[m], dtype=torch.float32) for m in self.factors])
-        self.last.copy_(torch.cat([self.last[1:], now[None].to(self.last)]))
-        self.count.add_(1)
-        mean = self.last.sum(0) / self.count.clamp(max=self.window)
-        ratio = torch.where(mean > 0, self.last[-1] / mean, 1)
+        now = side_by_side("accuracies", {m: accuracies[m] for m in self.factors})
+        finite, last = now.isfinite().all(), torch.cat([self.last[1:], now[None].to(self.last)])
+        mean = last.sum(0) / (self.count + 1).clamp(max=self.window)
+        ratio = torch.where(mean == 0, 1, last[-1] / mean)
+        self.last.copy_(last.where(finite, self.last))
+        self.count.add_(finite)
         return {m: factor * ratio[i] for i, (m, factor) in enumerate(self.factors.items())}

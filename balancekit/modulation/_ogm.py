@@ -14,8 +14,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect_number
+from balancekit._checks import expect_choice, expect_number
 from balancekit._typing import Float
+from balancekit.modulation._arguments import expect_table
 from balancekit.modulation._modulation import Modulation
 from balancekit.modulation._ratios import discrepancy_ratio
 from balancekit.modulation._scores import true_class_score
@@ -23,8 +24,11 @@ from balancekit.modulation._scores import true_class_score
 
 def ogm_coefficient(ratio: Float[Tensor, "*b m"], alpha: float, *, continuous: bool = False) -> Float[Tensor, "*b m"]:
     """1 − tanh(α ρ) for the modalities that are ahead, 1 for the others."""
+    expect_table("ratio", ratio)
+    expect_number("alpha", alpha, low=0.0)
     start = 1.0 if continuous else 0.0
-    return torch.where(ratio > 1, 1 - torch.tanh(alpha * (ratio - start).relu().clamp(max=1e30)), 1)
+    ahead = (ratio - start).relu().clamp(max=torch.finfo(ratio.dtype).max)  # 0 · inf is no number
+    return torch.where(ratio <= 1, 1, 1 - torch.tanh(alpha * ahead))
 
 
 class OGM(Modulation):
@@ -58,6 +62,7 @@ class OGM(Modulation):
         self, alpha: float, *, reference: Literal["others", "pairwise", "min"] = "pairwise", continuous: bool = False
     ) -> None:
         expect_number("alpha", alpha, low=0.0)
+        expect_choice("reference", reference, ("others", "pairwise", "min"))
         super().__init__(
             true_class_score,
             partial(discrepancy_ratio, reference=reference),

@@ -8,15 +8,16 @@ carried out in a share p of the steps.
 """
 
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, reduce
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_number
+from balancekit._checks import expect, expect_choice, expect_device, expect_generator, expect_number
 from balancekit._typing import Float, Int
 from balancekit.modulation._acted import tell
+from balancekit.modulation._arguments import expect_rows, expect_scalars, expect_table
 from balancekit.modulation._modulation import Modulation
 from balancekit.modulation._ratios import discrepancy_ratio
 from balancekit.modulation._scores import true_class_score
@@ -24,8 +25,11 @@ from balancekit.modulation._scores import true_class_score
 
 def opm_probability(ratio: Float[Tensor, "*b m"], base: float, strength: float) -> Float[Tensor, "*b m"]:
     """Probability with which the features of a modality are dropped: 0 unless it is ahead."""
+    expect_table("ratio", ratio)
+    expect_number("base", base, low=0.0, high=1.0)
+    expect_number("strength", strength, low=0.0)
     r = torch.tanh((ratio - 1).relu())
-    return torch.where(r > 0, (base * (1 + strength * r)).clamp(0, 1), 0)
+    return torch.where(r <= 0, 0, (base * (1 + strength * r)).clamp(0, 1))
 
 
 class OPM(Modulation):
@@ -58,6 +62,7 @@ class OPM(Modulation):
     ) -> None:
         expect_number("base", base, low=0.0, high=1.0)
         expect_number("strength", strength, low=0.0)
+        expect_choice("reference", reference, ("others", "pairwise", "min"))
         super().__init__(
             true_class_score,
             partial(discrepancy_ratio, reference=reference),
@@ -89,6 +94,7 @@ def drop_features(
         >>> dropped["audio"][0], dropped["video"][0]
         (tensor([0., 0.]), tensor([2., 2.]))
     """
+    _check(features, probabilities, share, generator)
     q, widths, acts, keep = _draw(features, probabilities, share, generator)
     keep = keep | ~keep.any(1, keepdim=True)
     lost = (widths * (q - q.prod())).sum() / widths.sum()  # θ, without the samples that keep all
@@ -123,12 +129,30 @@ def drop_features_released(
         >>> drop_features_released(features, labels, {"audio": 1.0, "video": 1.0})[1]
         tensor([], dtype=torch.int64)
     """
+    _check(features, probabilities, share, generator)
+    first = next(iter(features.values()))
+    expect(isinstance(labels, Tensor), "labels", "a tensor with one row a sample", labels, error=TypeError)
+    expect(labels.shape[:1] == first.shape[:1], "labels", f"{first.shape[0]} rows", labels)
+    expect_device("labels", labels, first)
     q, widths, acts, keep = _draw(features, probabilities, share, generator)
-    expect(labels.shape[:1] == keep.shape[:1], "labels", f"{keep.shape[0]} rows", labels)
     lost = (widths * q).sum() / widths.sum()
     rows = keep.any(1)
     left = {m: z[rows] for m, z in features.items()}
     return _scaled(left, keep[rows], torch.where(acts, 1 / (1 - lost), 1)), labels[rows]
+
+
+def _check(
+    features: Mapping[str, Tensor], probabilities: Mapping[str, Tensor | float], share: float, generator: object
+) -> None:
+    expect_number("share", share, low=0.0, high=1.0)
+    expect_rows(features)
+    expect_scalars("probabilities", probabilities)
+    unknown = [name for name in probabilities if name not in features]
+    expect(not unknown, "probabilities", f"names among {list(features)}", unknown)
+    for name, each in probabilities.items():
+        if not isinstance(each, Tensor):
+            expect_number(f"probabilities[{name!r}]", each, low=0.0, high=1.0)
+    expect_generator("generator", generator)
 
 
 def _draw(
@@ -138,20 +162,15 @@ def _draw(
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What is drawn: q "m", widths "m", whether anything is dropped in this step, and which features stay "b m"."""
-    expect_number("share", share, low=0.0, high=1.0)
-    unknown = [name for name in probabilities if name not in features]
-    expect(not unknown, "probabilities", f"names among {list(features)}", unknown)
-    expect(len(features) > 0, "features", "at least one modality", {})
-    for name, each in probabilities.items():
-        if not isinstance(each, Tensor):
-            expect_number(f"probabilities[{name!r}]", each, low=0.0, high=1.0)
     first = next(iter(features.values()))
     size, device = first.shape[0], first.device
-    q = torch.stack([torch.as_tensor(probabilities.get(m, 0.0), dtype=torch.float32, device=device) for m in features])
+    wide = reduce(torch.promote_types, (z.dtype for z in features.values()), torch.float32)
+    q = torch.stack([torch.as_tensor(probabilities.get(m, 0.0), dtype=wide, device=device) for m in features])
+    widths = torch.tensor([float(z.shape[1:].numel()) for z in features.values()], dtype=wide, device=device)
+    q = torch.where(widths > 0, q, 1)  # one without features leaves a sample nothing
     tell("features", probabilities)
     acts = torch.rand((), generator=generator, device=device) < share
     keep = torch.rand(size, len(features), generator=generator, device=device) >= q
-    widths = torch.tensor([float(z[0].numel()) for z in features.values()], device=device)
     return q, widths, acts, keep | ~acts
 
 

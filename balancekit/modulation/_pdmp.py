@@ -12,8 +12,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_number
+from balancekit._checks import expect_number
 from balancekit._typing import Float
+from balancekit.modulation._arguments import side_by_side
 
 
 def pdmp_coefficient(
@@ -39,8 +40,9 @@ def pdmp_coefficient(
         Modalities: any
         Test: tests/oracles/test_modulation.py
     """
-    expect(len(performance) > 0, "performance", "at least one modality", {})
     expect_number("dominant", dominant, low=0.0)
     expect_number("rest", rest, low=0.0)
-    table = torch.stack([torch.as_tensor(each, dtype=torch.float32) for each in performance.values()])
-    return dict(zip(performance, torch.where(table == table.max(), dominant, rest).unbind(), strict=True))
+    table = side_by_side("performance", performance)
+    best = table.max()
+    k = torch.where(table == best, dominant, rest).masked_fill(best.isnan(), torch.nan)
+    return dict(zip(performance, k.unbind(), strict=True))

@@ -58,7 +58,8 @@ def pmr_weights(scores: Float[Tensor, "m"], *, released: bool = False) -> tuple[
     scores = widen(scores.detach())
     best, worst = scores.max(), scores.min()
     if released:
-        return torch.where(scores.isnan(), scores, (scores < best).to(scores.dtype)), torch.zeros_like(scores)
+        behind = (scores < best).to(scores.dtype).masked_fill(best.isnan(), torch.nan)
+        return behind, torch.zeros_like(scores)
     pce = torch.where(scores == best, 0, (best / scores - 1).clamp(0, 1))
     per = torch.where(scores == worst, 0, (scores / worst - 1).clamp(0, 1))
     return pce, per

@@ -14,8 +14,9 @@ from typing import Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_choice, expect_floating
+from balancekit._checks import expect, expect_choice, expect_device, expect_floating
 from balancekit._typing import Bool, Float
+from balancekit.modulation._arguments import expect_presence, expect_table
 
 
 @runtime_checkable
@@ -51,28 +52,36 @@ def discrepancy_ratio(
         >>> discrepancy_ratio(torch.tensor([0.8, 0.4, 0.2]), present=torch.tensor([True, True, False]))
         tensor([2.0000, 0.5000, 1.0000])
     """
-    expect_floating("scores", scores, 'of shape (m,) or one row a sample, "b m"')
-    expect(scores.ndim > 0 and scores.shape[-1] > 0, "scores", "at least one modality", scores)
+    expect_table("scores", scores)
     if present is None:
         present = torch.ones_like(scores, dtype=torch.bool)
-    expect(present.dtype == torch.bool, "present", "a bool tensor", present, error=TypeError)
-    expect(present.shape == scores.shape, "present", f"the shape of scores, {tuple(scores.shape)}", present)
+    expect_presence(present, scores)
     if isinstance(reference, Tensor):
+        expect_floating("reference", reference, f"of shape ({scores.shape[-1]},)")
         expect(reference.shape == scores.shape[-1:], "reference", f"a tensor of shape ({scores.shape[-1]},)", reference)
+        expect_device("reference", reference, scores)
         return torch.where(present, _over(scores, reference), 1)
+    expect(isinstance(reference, str), "reference", "a word or a tensor", reference, error=TypeError)
     expect_choice("reference", reference, ("others", "pairwise", "min"))
     modalities = scores.shape[-1]
     other = present.unsqueeze(-2) & ~torch.eye(modalities, dtype=torch.bool, device=scores.device)
     count = other.sum(-1)
     theirs = scores.unsqueeze(-2).expand(other.shape)
+    least = theirs.where(other, torch.inf).amin(-1)
     if reference == "pairwise":
         pairs = torch.where(other, _over(scores.unsqueeze(-1), theirs), 0)
-        ratio = pairs.sum(-1) / count
+        ratio = _sum(pairs) / count
     elif reference == "min":
-        ratio = _over(scores, theirs.where(other, torch.inf).amin(-1))
+        ratio = _over(scores, least)
     else:
-        ratio = _over(scores, theirs.where(other, 0).sum(-1) / count)
+        above = torch.where(other & (theirs != least.unsqueeze(-1)), theirs - least.unsqueeze(-1), 0)
+        ratio = _over(scores, least + _sum(above) / count)  # of equal scores it is that score, to the last bit
     return torch.where(present & (count > 0), ratio, 1)
+
+
+def _sum(x: Tensor) -> Tensor:
+    """Sum over the last axis in ascending order: modalities that tie must not differ by their place."""
+    return x.sort(-1).values.sum(-1)
 
 
 def _over(a: Tensor, b: Tensor) -> Tensor:

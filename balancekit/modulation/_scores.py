@@ -21,9 +21,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_floating, expect_labels, expect_number
+from balancekit._checks import expect, expect_device, expect_floating, expect_labels, expect_number
 from balancekit._precision import widen
 from balancekit._typing import Float, Int
+from balancekit.modulation._arguments import expect_mapping
 
 
 @runtime_checkable
@@ -50,6 +51,7 @@ def cross_entropy_score(logits: Mapping[str, Float[Tensor, "b c"]], labels: Int[
     """Cross-entropy in nats: an error, higher is slower."""
     table = stacked(logits)
     expect_labels("labels", labels, table.shape[0], table.shape[-1])
+    expect_device("labels", labels, table)
     index = labels.long()[:, None, None].expand(*table.shape[:2], 1)
     return -table.log_softmax(-1).gather(-1, index).squeeze(-1)
 
@@ -64,6 +66,7 @@ def multilabel_score(logits: Mapping[str, Float[Tensor, "b c"]], labels: Tensor)
     table = stacked(logits)
     expected = f'labels "b c" of shape {(table.shape[0], table.shape[-1])}'
     expect(isinstance(labels, Tensor) and labels.shape == table[:, 0].shape, "labels", expected, labels)
+    expect_device("labels", labels, table)
     holds = labels.bool()
     holds = holds | ~holds.any(-1, keepdim=True)  # without any, all entries count
     truth = torch.where(labels.bool()[:, None], table, -table).sigmoid()
@@ -88,9 +91,10 @@ def squared_error_score(
     predictions: Mapping[str, Float[Tensor, "b d"]], target: Float[Tensor, "b d"]
 ) -> Float[Tensor, "b m"]:
     """Mean over "d" of the squared error: higher is slower."""
-    table = stacked(predictions)
+    table = stacked(predictions, "predictions")
     expect_floating("target", target, f"of shape {tuple(table[:, 0].shape)}", ndim=2)
     expect(target.shape == table[:, 0].shape, "target", f"a tensor of shape {tuple(table[:, 0].shape)}", target)
+    expect_device("target", target, table)
     return (table - target[:, None]).square().mean(-1)
 
 
@@ -98,7 +102,9 @@ def correct_score(logits: Mapping[str, Float[Tensor, "b c"]], labels: Int[Tensor
     """1 where the largest logit is the true class's, else 0: its mean is the accuracy."""
     table = stacked(logits)
     expect_labels("labels", labels, table.shape[0], table.shape[-1])
-    return (table.argmax(-1) == labels[:, None]).to(table.dtype)
+    expect_device("labels", labels, table)
+    right = (table.argmax(-1) == labels[:, None]).to(table.dtype)
+    return torch.where(table.isnan().any(-1), torch.nan, right)
 
 
 def entropy_score(logits: Mapping[str, Float[Tensor, "b c"]], labels: Tensor | None = None) -> Float[Tensor, "b m"]:
@@ -126,22 +132,26 @@ def confidence_score(
         tensor([[1.0000, 0.3679]])
     """
     expect_number("rate", rate, low=0.0, low_open=True)
+    expect_mapping("uncertainty", uncertainty)
     expect(len(uncertainty) > 0, "uncertainty", "at least one modality", {})
     for name, u in uncertainty.items():
         expect_floating(f"uncertainty[{name!r}]", u, 'of shape "b"', ndim=1)
+        expect_device(f"uncertainty[{name!r}]", u, next(iter(uncertainty.values())))
     sizes = {name: len(u) for name, u in uncertainty.items()}
     expect(len(set(sizes.values())) == 1, "uncertainty", "one number of samples for all modalities", sizes)
     table = -rate * _stack(uncertainty)
     return table if log else table.exp()
 
 
-def stacked(predictions: Mapping[str, Tensor]) -> Float[Tensor, "b m c"]:
+def stacked(predictions: Mapping[str, Tensor], argument: str = "logits") -> Float[Tensor, "b m c"]:
     """Predictions "b c" side by side, detached, in float32 or wider."""
-    expect(len(predictions) > 0, "logits", "at least one modality", {})
+    expect_mapping(argument, predictions)
+    expect(len(predictions) > 0, argument, "at least one modality", {})
     for name, each in predictions.items():
-        expect_floating(f"logits[{name!r}]", each, 'of shape "b c"', ndim=2)
+        expect_floating(f"{argument}[{name!r}]", each, 'of shape "b c"', ndim=2)
+        expect_device(f"{argument}[{name!r}]", each, next(iter(predictions.values())))
     shapes = {name: tuple(each.shape) for name, each in predictions.items()}
-    expect(len(set(shapes.values())) == 1, "logits", "one shape for all modalities", shapes)
+    expect(len(set(shapes.values())) == 1, argument, "one shape for all modalities", shapes)
     return _stack(predictions)
 
 

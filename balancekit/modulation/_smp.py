@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from balancekit._typing import Float
+from balancekit.modulation._arguments import expect_table
 from balancekit.modulation._modulation import Modulation
 from balancekit.modulation._ratios import discrepancy_ratio
 from balancekit.modulation._scores import Score, true_class_score
@@ -16,9 +17,10 @@ from balancekit.modulation._scores import Score, true_class_score
 
 def suppress_best_coefficient(ratio: Float[Tensor, "*b m"]) -> Float[Tensor, "*b m"]:
     """0 where a modality is ahead of every other, 1 elsewhere; a tie at the top suppresses nobody."""
+    expect_table("ratio", ratio)
     best = ratio.amax(-1, keepdim=True)
     alone = (ratio == best).sum(-1, keepdim=True) == 1
-    return torch.where((ratio == best) & alone & (ratio > 1), 0.0, 1.0)
+    return torch.where((ratio == best) & alone & (ratio > 1), 0.0, 1.0).masked_fill(best.isnan(), torch.nan)
 
 
 class SMP(Modulation):

@@ -6,6 +6,8 @@ Adam divides a gradient by its own running size, so a constant factor on it come
 1.00 of the update, where SGD makes 0.2 of it.
 """
 
+import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from balancekit._checks import expect, is_real
+from balancekit._checks import expect
 from balancekit.modulation._acted import tell
+from balancekit.modulation._arguments import expect_scalars
 
 
 def scale_updates(optimizer: Optimizer, coefficients: Mapping[str, Tensor | float]) -> None:
@@ -44,16 +47,14 @@ def scale_updates(optimizer: Optimizer, coefficients: Mapping[str, Tensor | floa
         >>> w
         tensor([-0.2000], requires_grad=True)
     """
-    expect(isinstance(optimizer, Optimizer), "optimizer", "a torch.optim.Optimizer", optimizer, error=TypeError)
+    _expect_optimizer(optimizer)
+    expect_scalars("coefficients", coefficients)
     groups: dict[str, list[dict[str, Any]]] = {}
     for group in optimizer.param_groups:
         groups.setdefault(group.get("name", ""), []).append(group)
     unknown = [name for name in coefficients if name not in groups]
     named = f"branches with a parameter group of that name, of {sorted(groups)}; see Branches.param_groups"
     expect(not unknown, "coefficients", named, unknown)
-    for name, k in coefficients.items():
-        fits = k.ndim == 0 if isinstance(k, Tensor) else is_real(k)
-        expect(fits, f"coefficients[{name!r}]", "a number or a tensor ()", k)
     plain = [name for name in coefficients if not all(isinstance(g["lr"], Tensor) for g in groups[name])]
     factors = {**coefficients, **_host({name: coefficients[name] for name in plain})}
     _rates(optimizer).scale([(g, factors[name]) for name in coefficients for g in groups[name]])
@@ -62,17 +63,22 @@ def scale_updates(optimizer: Optimizer, coefficients: Mapping[str, Tensor | floa
 
 def base_rates(optimizer: Optimizer) -> list[Any]:
     """The learning rate of each group, without what :func:`scale_updates` makes of it for a step."""
+    _expect_optimizer(optimizer)
     held = {id(group): rate for hook in _hooks(optimizer) for group, rate in hook.held}
     return [held.get(id(group), group["lr"]) for group in optimizer.param_groups]
+
+
+def _expect_optimizer(optimizer: object) -> None:
+    expect(isinstance(optimizer, Optimizer), "optimizer", "a torch.optim.Optimizer", optimizer, error=TypeError)
 
 
 class _Rates:
     """Scales the learning rates before a step, and puts them back after it; one for each optimizer, for good."""
 
-    def __init__(self) -> None:
+    def __init__(self, stepping: bool) -> None:
         self.waiting: list[tuple[dict[str, Any], Any]] = []
         self.held: list[tuple[dict[str, Any], Any]] = []
-        self.stepping = True  # when it is made, a step may be running
+        self.stepping = stepping
 
     def scale(self, scaled: list[tuple[dict[str, Any], Any]]) -> None:
         """For the coming step, or for the one that runs, if its closure asks."""
@@ -82,6 +88,9 @@ class _Rates:
             self.act()
 
     def act(self) -> None:
+        for group, k in self.waiting:  # the last look at it: a gradient scaler sees gradients alone
+            finite = isinstance(k, Tensor) or math.isfinite(k)
+            expect(finite, f"coefficients[{group['name']!r}]", "a finite number", k, error=RuntimeError)
         self.held = [(group, group["lr"]) for group, _ in self.waiting]
         for group, factor in self.waiting:
             group["lr"] = group["lr"] * factor
@@ -110,10 +119,18 @@ def _rates(optimizer: Optimizer) -> _Rates:
     """Of this optimizer; made at the first call."""
     for hook in _hooks(optimizer):
         return hook
-    hook = _Rates()
+    hook = _Rates(_runs(optimizer))
     optimizer.register_step_pre_hook(hook)
     optimizer.register_step_post_hook(hook.after)
     return hook
+
+
+def _runs(optimizer: Optimizer) -> bool:
+    """Whether a step is running, whose closure calls."""
+    frame = sys._getframe()
+    while frame is not None and not (frame.f_code.co_name == "step" and frame.f_locals.get("self") is optimizer):
+        frame = frame.f_back
+    return frame is not None
 
 
 def _host(coefficients: Mapping[str, Tensor | float]) -> dict[str, float]:

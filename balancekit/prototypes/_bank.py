@@ -10,7 +10,7 @@ MMDG (arXiv 2402.19298), Eq. 6, and PMR (arXiv 2211.07089), Eq. 6 and 12:
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect_count, expect_floating, expect_labels, expect_number, expect_shape
+from balancekit._checks import expect_count, expect_device, expect_floating, expect_labels, expect_number, expect_shape
 from balancekit._distributed import all_reduce_sum
 from balancekit._statistics import Statistics
 from balancekit._typing import Float, Int
@@ -85,6 +85,8 @@ class PrototypeBank(Statistics):
         expect_floating("features", features, f"of shape (b, {dim})", ndim=2)
         expect_shape("features", features, (features.shape[0], dim))
         expect_labels("labels", labels, features.shape[0], classes)
+        expect_device("features", features, self.sums)
+        expect_device("labels", labels, self.sums)
         with torch.inference_mode(False), torch.no_grad():  # a pass in inference mode must leave ordinary buffers
             index = labels.long()
             # the batch on its own first: a small row added to a large running sum would lose its last digits
@@ -101,7 +103,7 @@ class PrototypeBank(Statistics):
             sums, counts = all_reduce_sum([self.sums, self.counts])
             mean = sums / counts.clamp(min=1)[:, None]
             moved = torch.where(self.seen[:, None], self.decay * self.prototypes + (1 - self.decay) * mean, mean)
-            present = counts > 0
+            present = (counts > 0) & sums.isfinite().all()  # finite on each rank is not yet finite together
             self.prototypes = torch.where(present[:, None], moved, self.prototypes)
             self.seen = self.seen | present
             self.sums = torch.zeros_like(self.sums)

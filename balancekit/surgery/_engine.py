@@ -47,6 +47,7 @@ class Plan(NamedTuple):
     shared_gram: bool  # per="model": all branches see the Gram matrix of all tensors
     known: Weighed | None  # one granule a branch, known before any pass
     proxy: Part | None  # tensors that are measured in place of all others
+    shares: tuple[float, ...]  # for each leaf of the parts, on which part of the ranks it takes part; 0: not here
     kernel: Callable[..., tuple[Weighed | None, list[Tensor | None]]]  # _weigh.surgery, or the same compiled
     report: Callable[[Surgery, Weighed | None], None]  # the second: the measured granules, or those known before
 
@@ -99,7 +100,11 @@ def operate(plan: Plan, roots: Mapping[int, Tensor], incoming: Tensor) -> list[T
             out += corrections
             found += [weighed] if weighed is not None else []
     _report(plan, [known] if known is not None else found)
-    return out
+    return [
+        each if each is None or share == 1 else each / share
+        for each, share in zip(out, plan.shares, strict=True)
+        if share
+    ]
 
 
 def _columns(plan: Plan, part: Part, roots: Mapping[int, Tensor], seeds: Mapping[int, Tensor]) -> Columns:

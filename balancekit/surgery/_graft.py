@@ -14,7 +14,7 @@ from torch import Tensor
 from balancekit.surgery._engine import Plan, operate
 
 
-class Graft(torch.autograd.Function):
+class Rebalance(torch.autograd.Function):
     """The identity on `value`, whose backward also seeds losses and hands gradients to the leaves of the plan.
 
     Args of ``apply``:
@@ -22,7 +22,8 @@ class Graft(torch.autograd.Function):
         value: what is returned, as a copy; its own graph gets the incoming gradient.
         roots: the losses that separate passes start from, by row.
         seeded: the rows that the user's backward starts from as well.
-        *inputs: the losses of those rows, then the leaves of the plan.
+        *inputs: the losses of those rows, the leaves of the plan that take part here, and leaves that get nothing:
+            DistributedDataParallel waits for them.
     """
 
     @staticmethod
@@ -31,7 +32,9 @@ class Graft(torch.autograd.Function):
     ) -> Tensor:
         ctx.plan, ctx.rows, ctx.seeded = plan, tuple(roots), seeded
         ctx.dtypes = [loss.dtype for loss in inputs[: len(seeded)]]
+        ctx.leaves = len(inputs) - len(seeded)
         ctx.save_for_backward(*roots.values())
+        ctx.starts_from_saved = True  # whoever follows the gradient must look there too
         return value.clone()
 
     @staticmethod
@@ -53,7 +56,8 @@ class Graft(torch.autograd.Function):
                 (incoming * plan.factors[r] * plan.sigma[r]).to(dtype)
                 for r, dtype in zip(ctx.seeded, ctx.dtypes, strict=True)
             ]
-        return (None, incoming, None, None, *seeds, *out)
+        waited_for = [None] * (ctx.leaves - len(out))
+        return (None, incoming, None, None, *seeds, *out, *waited_for)
 
 
 def _in_compiled_autograd() -> bool:

@@ -37,10 +37,21 @@ class Walk:
         """
         if loss.grad_fn is None:
             return Reach({loss: None} if loss.requires_grad else {}, None)
+        return self._descend([_place(loss.grad_fn, loss.output_nr)])
+
+    def awaited(self) -> dict[Tensor, None]:
+        """What any output of the forwards met so far reaches, where DistributedDataParallel looks for what is unused.
+
+        It waits for the gradients of all these leaves, also of those that no loss reaches.
+        """
+        sinks = dict.fromkeys(place[0] for place in self._following if type(place) is tuple)
+        starts = [(sink, slot) for sink in sinks for slot in range(len(sink.next_functions))]
+        return self._descend(starts).leaves
+
+    def _descend(self, starts: list[Any]) -> Reach:
         leaves: dict[Tensor, None] = {}
         obstacle = None
-        start = _place(loss.grad_fn, loss.output_nr)
-        seen, stack = {start}, [start]
+        seen, stack = set(starts), list(starts)
         while stack:
             place = stack.pop()
             following = self._following.get(place)

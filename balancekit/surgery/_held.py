@@ -1,9 +1,11 @@
 """Weights that are held over several steps."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from balancekit._checks import expect, expect_count
 from balancekit.surgery._weigh import Weighed
 
 
@@ -35,6 +37,10 @@ class Held:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
+        expect(isinstance(state, Mapping), "state", "a state_dict() of a Rebalancer", state, error=TypeError)
+        keys = ["weighed", "present", "age"]
+        expect(set(state) == set(keys), "state", f"the keys {keys}", list(state))
+        expect_count("state['age']", state["age"], low=0)
         held = state["weighed"]
         self.weighed = None if held is None else Weighed(**held)
         self.present, self.age = state["present"], state["age"]

@@ -47,6 +47,7 @@ class Division(NamedTuple):
 def divide(
     owners: Mapping[Tensor, int],
     reached_by: Mapping[Tensor, frozenset[int]],
+    outside: Mapping[int, float],
     count: int,
     *,
     per: str,
@@ -61,6 +62,7 @@ def divide(
     Args:
         owners: the branch of each tensor that has one.
         reached_by: for each tensor the rows that reach it: 0 the total, if it is a row, and 1 + m.
+        outside: how many numbers of no branch each row reaches.
         count: M, the number of branches.
         per: the granule, see :class:`Rebalancer`.
         rest: what tensors of no branch get.
@@ -89,7 +91,7 @@ def divide(
     def seed(r: int) -> Seed:
         if r == 0:
             return "one" if rides else "none"
-        of_alone, of_rest, of_shared = size(alone, r), size(others, r), size(shared, r)
+        of_alone, of_rest, of_shared = size(alone, r), outside.get(r, 0), size(shared, r)
         if of_alone == of_rest == 0 or (of_rest and rest == "total") or (of_shared and not rides):
             return "none"
         return "own" if of_alone >= of_rest else "one"

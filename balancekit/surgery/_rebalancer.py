@@ -16,7 +16,7 @@ from balancekit.branches import Branches
 from balancekit.surgery._arguments import Facts, Losses, check_call, check_options, check_proxy
 from balancekit.surgery._engine import Surgery, make_plan
 from balancekit.surgery._facts import across_ranks, local_step
-from balancekit.surgery._graft import Graft
+from balancekit.surgery._graft import Rebalance
 from balancekit.surgery._held import Held
 from balancekit.surgery._plan import divide, stand_in
 from balancekit.surgery._rule import Rule, Step
@@ -163,13 +163,17 @@ class Rebalancer:
         if self.rule.uses_total and total is not None and total.requires_grad:
             roots = {0: total, **roots}
         present = {r - 1 for r in roots if r > 0}
-        found = asserted(owners, present) if self.independent else survey(self.branches.model, names, owners, roots)
+        if self.independent:
+            found = asserted(owners, present)
+        else:
+            found = survey(self.branches.model, names, owners, roots, total if self.sync else None)
         ranks = None
         if self.sync:
-            step, ranks, found, present = across_ranks(step, found, owners)
+            step, ranks, found, present = across_ranks(names, step, found, owners)
         division = divide(
             owners,
             found.reached_by,
+            found.outside,
             len(names),
             per=self.per,
             rest=self.rest,
@@ -213,17 +217,21 @@ class Rebalancer:
             shared_gram=self.per == "model",
             known=known,
             proxy=proxy,
+            shares=tuple(found.shares.get(leaf, 0.0) for part in division.parts for leaf in part.leaves),
             kernel=self._kernel,
             report=report,
         )
         passes_itself = total is not None and (0 not in roots or division.seeds[0] == "one")
-        inputs = [*(roots[r] for r in seeded), *(leaf for part in division.parts for leaf in part.leaves)]
+        leaves = dict.fromkeys(leaf for part in division.parts for leaf in part.leaves if leaf in found.shares)
+        idle = [] if passes_itself else [leaf for leaf in found.awaited if leaf not in leaves]
+        inputs = [*(roots[r] for r in seeded), *leaves, *idle]
         roots = {r: root for r, root in roots.items() if r in wanted}
         value = value if passes_itself else value.detach()
-        return Graft.apply(plan, value, roots, seeded, *inputs)  # type: ignore[return-value]
+        return Rebalance.apply(plan, value, roots, seeded, *inputs)  # type: ignore[return-value]
 
     def register_step_hook(self, hook: Callable[[Surgery], None]) -> RemovableHandle:
         """Call `hook` with a :class:`Surgery` in every backward; returns a handle whose ``remove()`` ends it."""
+        expect(callable(hook), "hook", "a function", hook, error=TypeError)
         handle = RemovableHandle(self._hooks)
         self._hooks[handle.id] = hook
         return handle

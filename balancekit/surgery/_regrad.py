@@ -130,8 +130,10 @@ class ReGrad:
 
     def __call__(self, gram: Float[Tensor, "g r r"], step: Step) -> Float[Tensor, "g r"]:
         """Return the weights; the total's row gets 1."""
-        fast = step.present & (step.speed == step.speed.where(step.present, -torch.inf).max())
+        faster = (step.speed > step.speed.unsqueeze(-1)) & step.present
+        fast = step.present & ~faster.any(-1)
         weights = regrad_weights(gram[:, 1:, 1:], step.confidence, fast, step.owner, self.margin)
+        weights = weights.masked_fill((step.speed.isnan() & ~step.losses.isnan()).any(), torch.nan)  # of no bad loss
         return torch.cat([torch.ones_like(weights[:, :1]), weights * step.present], dim=-1)
 
     def __repr__(self) -> str:

@@ -12,14 +12,31 @@ Reached = dict[Tensor, frozenset[int]]
 
 
 class Survey(NamedTuple):
-    """For each trainable tensor the rows that reach it (0 the total, 1 + m), and what forbids a pass from a row."""
+    """For each trainable tensor the rows that reach it (0 the total, 1 + m), and what forbids a pass from a row.
+
+    Attributes:
+        reached_by: the rows; on any rank, if ranks are averaged.
+        obstacles: by row.
+        outside: how many numbers of no branch each row reaches, by row; of all ranks, if ranks are averaged.
+        shares: for each tensor that takes part on this rank, which part of the ranks it does so on.
+        awaited: the tensors for which DistributedDataParallel waits, if it looks for unused ones.
+    """
 
     reached_by: Reached
     obstacles: dict[int, str]
+    outside: dict[int, float]
+    shares: dict[Tensor, float]
+    awaited: dict[Tensor, None]
 
 
-def survey(model: nn.Module, names: list[str], owners: Mapping[Tensor, int], roots: Mapping[int, Tensor]) -> Survey:
-    """Look at the graphs of the losses.
+def survey(
+    model: nn.Module,
+    names: list[str],
+    owners: Mapping[Tensor, int],
+    roots: Mapping[int, Tensor],
+    witness: Tensor | None,
+) -> Survey:
+    """Look at the graphs of the losses; what `witness` reaches takes part as well.
 
     Raises:
         ValueError: for a unimodal loss that reaches no trainable tensor of its own branch.
@@ -41,12 +58,20 @@ def survey(model: nn.Module, names: list[str], owners: Mapping[Tensor, int], roo
         for leaf in each.leaves:
             rows.setdefault(leaf, set()).add(r)
     obstacles = {r: each.obstacle for r, each in found.items() if each.obstacle is not None}
-    return Survey({leaf: frozenset(reached) for leaf, reached in rows.items()}, obstacles)
+    outside: dict[int, float] = {}
+    for leaf in (leaf for leaf in rows if leaf not in owners):
+        for r in rows[leaf]:
+            outside[r] = outside.get(r, 0) + leaf.numel()
+    seen = {} if witness is None else walk.reach(witness).leaves
+    awaited = walk.awaited()
+    reached_by = {leaf: frozenset(reached) for leaf, reached in rows.items()}
+    return Survey(reached_by, obstacles, outside, dict.fromkeys([*rows, *seen, *awaited], 1.0), awaited)
 
 
 def asserted(owners: Mapping[Tensor, int], present: set[int]) -> Survey:
     """The same where the user asserts that each loss reaches the tensors of its own branch and no others."""
-    return Survey({leaf: frozenset([1 + m]) for leaf, m in owners.items() if m in present and leaf.requires_grad}, {})
+    reached_by = {leaf: frozenset([1 + m]) for leaf, m in owners.items() if m in present and leaf.requires_grad}
+    return Survey(reached_by, {}, {}, dict.fromkeys(reached_by, 1.0), {})
 
 
 def _check(names: list[str], m: int, found: Reach, reached: set[int]) -> None:

@@ -117,6 +117,8 @@ class RunningMoments(Statistics):
     def commit(self) -> Tensor:
         """Merge what all ranks accumulated and start over; returns whether there was anything, a bool on the device."""
         new = over_ranks(Moments(self.count, self.new_mean, self.new_scatter))
+        sound = new.mean.isfinite().all() & new.scatter.isfinite().all()  # finite on each rank is not yet so together
+        new = Moments(*(torch.where(sound, each, 0) for each in new))
         moved = new.number.any()
         kept = 1 - (1 - self.decay) * moved.to(self.weight.dtype)
         merged = merge(Moments(self.weight * kept, self.mean, self.scatter * kept), new)

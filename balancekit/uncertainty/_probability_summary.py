@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_shape
-from balancekit._distributed import all_reduce_sum, world_size
+from balancekit._checks import expect, expect_device, expect_shape
+from balancekit._distributed import all_reduce_sum, expect_agreement, world_size
 from balancekit._precision import widen
 from balancekit._typing import Float
 from balancekit.uncertainty._measures import entropy, expect_samples, information
@@ -68,6 +68,7 @@ class ProbabilitySummary:
         expect_samples("probs", probs)
         if self._moments is not None:
             expect_shape("probs", probs, (probs.shape[0], *self._moments.mean.shape))
+            expect_device("probs", probs, self._moments.mean)
         with torch.inference_mode(False), torch.no_grad():  # what comes from inference mode makes ordinary totals
             for sample in probs:
                 self._add(widen(sample))
@@ -93,6 +94,7 @@ class ProbabilitySummary:
                 vars(self).update(copy.deepcopy(vars(other)))
             return
         expect_shape("other", other._moments.mean, tuple(self._moments.mean.shape))
+        expect_device("other", other._moments.mean, self._moments.mean)
         with torch.inference_mode(False), torch.no_grad():
             self._moments.add(other._moments.mean, other._moments.count, other._moments.squares)
             self._entropies.add_(other._entropies)
@@ -107,6 +109,9 @@ class ProbabilitySummary:
                 Every rank has to call it and gets the same; its own totals stay as they are. Where ranks hold
                 different inputs there is nothing to merge.
         """
+        if sync:
+            form = self._moments and (tuple(self._votes.shape), self._moments.mean.dtype)
+            expect_agreement("shape and dtype", form, self._votes.device)
         expect(self._moments is not None, "summary", "at least one update", "none", error=RuntimeError)
         assert self._moments is not None
         if sync and world_size() > 1:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_floating, expect_shape
-from balancekit._distributed import all_reduce_sum, world_size
+from balancekit._checks import expect, expect_device, expect_floating, expect_shape
+from balancekit._distributed import all_reduce_sum, expect_agreement, world_size
 from balancekit._precision import widen
 from balancekit._typing import Float
 from balancekit.uncertainty._sample_moments import SampleMoments
@@ -72,8 +72,10 @@ class ValueSummary:
         if variance is not None:
             expect_floating("variance", variance, '"s ..."')
             expect_shape("variance", variance, tuple(values.shape))
+            expect_device("variance", variance, values)
         if self._moments is not None:
             expect_shape("values", values, (values.shape[0], *self._origin.shape))
+            expect_device("values", values, self._origin)
             given = self._variances is not None
             expect((variance is not None) is given, "variance", _before(given=given), variance)
         with torch.inference_mode(False), torch.no_grad():  # what comes from inference mode makes ordinary totals
@@ -101,6 +103,7 @@ class ValueSummary:
                 vars(self).update(copy.deepcopy(vars(other)))
             return
         expect_shape("other", other._origin, tuple(self._origin.shape))
+        expect_device("other", other._origin, self._origin)
         given = self._variances is not None
         expect((other._variances is not None) is given, "other", _before(given=given), other._variances)
         with torch.inference_mode(False), torch.no_grad():
@@ -116,6 +119,9 @@ class ValueSummary:
             sync: with the samples of all ranks; see :meth:`ProbabilitySummary.compute`. All ranks must have given
                 variances, or none.
         """
+        if sync:
+            form = self._moments and (tuple(self._origin.shape), self._origin.dtype, self._variances is not None)
+            expect_agreement("shape, dtype and whether there are variances", form, self._origin.device)
         expect(self._moments is not None, "summary", "at least one update", "none", error=RuntimeError)
         assert self._moments is not None
         if sync and world_size() > 1:
