@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from balancekit._checks import expect, expect_device, expect_floating, expect_generator, expect_labels, expect_shape
 from balancekit._shapley import shapley_values
 from balancekit._typing import Float, Int
 
@@ -30,10 +31,16 @@ def shapley_contributions(
         >>> shapley_contributions(fuse, features, torch.tensor([0, 1]))
         {'audio': tensor(0.5000), 'video': tensor(0.)}
     """
+    size = _samples(fuse, features)
+    expect(isinstance(labels, Tensor), "labels", f"an integer tensor of shape ({size},)", labels, error=TypeError)
 
     def accuracy(kept: frozenset[str]) -> Tensor:
-        z = {m: x if m in kept else torch.zeros_like(x) for m, x in features.items()}
-        return (fuse(z).argmax(-1) == labels).float().mean()
+        logits = fuse({m: x if m in kept else torch.zeros_like(x) for m, x in features.items()})
+        _expect_logits(logits, size)
+        expect_labels("labels", labels, *logits.shape)
+        expect_device("labels", labels, logits)
+        right = (logits.argmax(-1) == labels).float()
+        return right.masked_fill(logits.isnan().any(-1), float("nan")).mean()  # argmax takes NaN for a class
 
     return shapley_values(accuracy, tuple(features), empty=None)
 
@@ -61,9 +68,12 @@ def permutation_contributions(
         >>> permutation_contributions(fuse, features, generator=torch.Generator().manual_seed(1))["video"]
         tensor(0.)
     """
-    size = next(iter(features.values())).shape[0]
+    size = _samples(fuse, features)
+    expect_generator("generator", generator)
+    logits = fuse(dict(features))
+    _expect_logits(logits, size)
     order = torch.randperm(size, generator=generator)
-    plain = fuse(dict(features)).float().log_softmax(-1)
+    plain = logits.float().log_softmax(-1)
     found = {}
     for m, x in features.items():
         mixed = fuse({**features, m: x[order.to(x.device)]}).float().log_softmax(-1)
@@ -71,3 +81,22 @@ def permutation_contributions(
         divergences = [(p.exp() * (p - middle)).sum(-1) for p in (plain, mixed)]
         found[m] = (divergences[0] + divergences[1]).mean() / 2
     return found
+
+
+def _samples(fuse: object, features: Mapping[str, Tensor]) -> int:
+    """Check both, and say how many samples there are."""
+    expect(callable(fuse), "fuse", "a function from features to logits", fuse, error=TypeError)
+    expect(isinstance(features, Mapping), "features", "a mapping by modality", features, error=TypeError)
+    expect(len(features) > 0, "features", "at least one modality", {})
+    sizes = set()
+    for m, x in features.items():
+        expect(isinstance(x, Tensor), f"features[{m!r}]", "a tensor with one row a sample", x, error=TypeError)
+        sizes.add(x.shape[0] if x.ndim else 0)
+        expect(len(sizes) == 1 and sizes != {0}, f"features[{m!r}]", "as many rows as the others, at least one", x)
+    return sizes.pop()
+
+
+def _expect_logits(logits: object, size: int) -> None:
+    expect_floating("fuse", logits, f"of shape ({size}, c) from it", ndim=2)
+    assert isinstance(logits, Tensor)
+    expect_shape("fuse", logits, (size, logits.shape[1]))

@@ -44,9 +44,12 @@ class History(Mapping[str, tuple[np.ndarray, np.ndarray]]):
 
     def log(self, values: Mapping[str, Tensor | float]) -> None:
         """Add a number to each of these series, at the present step; scalar tensors stay where they are."""
+        expect(isinstance(values, Mapping), "values", "a mapping from names to numbers", values, error=TypeError)
         for name, value in values.items():
-            fits = value.numel() == 1 if isinstance(value, Tensor) else is_real(value)
+            expect(isinstance(name, str), "values", "names that are strings", name, error=TypeError)
+            fits = value.numel() == 1 and not value.is_complex() if isinstance(value, Tensor) else is_real(value)
             expect(fits, f"values[{name!r}]", "a number or a tensor with one value", value)
+        for name, value in values.items():
             self._read.setdefault(name, [])
             if isinstance(value, Tensor):
                 waiting = self._waiting.setdefault(name, [])
@@ -79,7 +82,9 @@ class History(Mapping[str, tuple[np.ndarray, np.ndarray]]):
     @property
     def last(self) -> dict[str, float]:
         """The latest value of each series: a plain dict, as any logger takes it."""
-        return {name: float(self[name][1][-1]) for name in self}
+        for name in self:
+            self._fetch(name)
+        return {name: rows[-1][1] for name, rows in self._read.items()}
 
     def to_numpy(self) -> dict[str, np.ndarray]:
         """Each series as an array "n 2" of steps and values."""

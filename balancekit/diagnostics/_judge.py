@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from balancekit.diagnostics._updates import Factors
+from balancekit.diagnostics._factors import Factors
 from balancekit.modulation import Modulated
 
 CANCELLED = (
@@ -43,9 +43,11 @@ class Judge:
 
     def cancelled(self, factors: Factors, numbers: Mapping[str, Tensor]) -> Iterator[Verdict]:
         """Gradients that were scaled for nothing."""
-        for m, factor in factors.gradients.items():
-            if f"efficacy/{m}" in numbers:
-                k, efficacy = float(factor), float(numbers[f"efficacy/{m}"])
+        for name, measured in numbers.items():
+            m = name.removeprefix("efficacy/")
+            factor = factors.gradient(m) if m != name else None
+            if factor is not None:
+                k, efficacy = float(factor), float(measured)
                 if self.again("cancelled", m, abs(k - 1) > 0.1 and abs(efficacy - 1) < 0.05):
                     yield Verdict("cancelled", m, CANCELLED.format(k, efficacy))
 

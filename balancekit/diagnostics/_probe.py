@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from balancekit._checks import expect, expect_count, expect_floating, expect_labels, expect_number
+from balancekit._checks import expect, expect_count, expect_device, expect_floating, expect_labels, expect_number
 from balancekit._typing import Float, Int
 
 MANY = torch.iinfo(torch.int32).max
@@ -40,8 +40,12 @@ def probe_accuracy(
     expect_floating("train", train, "of shape (n, d)", ndim=2)
     expect_floating("test", test, "of shape (k, d)", ndim=2)
     expect(test.shape[1] == train.shape[1], "test", f"{train.shape[1]} columns", test)
+    expect(train.shape[0] > 1, "train", "at least two samples", train)
+    expect(test.shape[0] > 0, "test", "at least one sample", test)
     expect_labels("train_labels", train_labels, train.shape[0], MANY)
     expect_labels("test_labels", test_labels, test.shape[0], MANY)
+    for argument, each in (("train_labels", train_labels), ("test", test), ("test_labels", test_labels)):
+        expect_device(argument, each, train)
     expect_number("l2", l2, low=0.0)
     expect_count("iterations", iterations)
     classes = int(max(train_labels.max(), test_labels.max())) + 1

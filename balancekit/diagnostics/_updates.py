@@ -10,7 +10,6 @@ are those of a training without modulation. Under SGD the result is the coeffici
 it. Where the gradient without modulation cannot be known, it is NaN from then on.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,29 +18,11 @@ from torch.optim import Optimizer
 
 from balancekit._precision import widen
 from balancekit.branches import Branches
+from balancekit.diagnostics._factors import Factors
 from balancekit.modulation import base_rates
 
 NUMBERS = 1024
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "NAdam", "RAdam", "Adamax")
-
-
-class Factors:
-    """What was done to each branch since the last step."""
-
-    def __init__(self) -> None:
-        self.gradients: dict[str, Tensor | float] = {}  # one factor, by an actuator of ours
-        self.updates: dict[str, Tensor | float] = {}
-        self.open: set[str] = set()  # branches whose gradient without modulation is no multiple of the one they have
-
-    def add(self, on: str, coefficients: Mapping[str, Tensor | float]) -> None:
-        """An actuator was called."""
-        for m, k in coefficients.items():
-            if on == "updates":
-                self.updates[m] = k
-            elif on == "gradients" and m not in self.gradients and not (isinstance(k, Tensor) and k.ndim):
-                self.gradients[m] = k
-            elif on != "features":
-                self.open.add(m)  # a second time, one a sample, noise
 
 
 class Updates:
@@ -108,8 +89,8 @@ class Updates:
                 self.twins[m] = _Twin(self.optimizer, largest, groups[placed[largest]])
             if m in self.twins and (p := self.twins[m].p) in placed:
                 options = groups[placed[p]] | {"lr": rates[placed[p]]}
-                known = m not in factors.open and not self.stale
-                self.twins[m].follow(options, factors.gradients.get(m), known=known)
+                known = factors.known(m) and not self.stale
+                self.twins[m].follow(options, factors.gradient(m), known=known)
 
 
 class _Twin:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from balancekit._checks import expect, expect_choice, expect_count
+from balancekit._checks import expect, expect_choice, expect_count, expect_floating, is_real
 from balancekit.branches import Branches
 from balancekit.diagnostics._conflicts import conflicts
+from balancekit.diagnostics._factors import Factors
 from balancekit.diagnostics._gradients import GradientChanges
 from balancekit.diagnostics._history import History
 from balancekit.diagnostics._judge import Judge
-from balancekit.diagnostics._updates import Factors, Updates
+from balancekit.diagnostics._updates import Updates
 from balancekit.modulation import Acted, Modulated, Modulator, listening
 from balancekit.surgery import Rebalancer, Surgery
 
@@ -72,6 +73,10 @@ def watch(
     expect(len(set(kinds)) == len(kinds), "sources", "at most one of each kind", [type(s).__name__ for s in sources])
     expect_count("every", every)
     expect_count("patience", patience)
+    fits = optimizer is None or isinstance(optimizer, Optimizer)
+    expect(fits, "optimizer", "a torch.optim.Optimizer", optimizer, error=TypeError)
+    fits = branches is None or isinstance(branches, Branches)
+    expect(fits, "branches", "a Branches", branches, error=TypeError)
     if branches is None:
         branches = next((source.branches for source in sources if isinstance(source, Rebalancer)), None)
     expect(optimizer is None or branches is not None, "branches", "a Branches, as there is an optimizer", branches)
@@ -97,7 +102,7 @@ class Watched(History):
         self._branches = branches
         self._updates = Updates(optimizer, branches) if optimizer is not None and branches is not None else None
         self._judge = Judge(patience)
-        self._factors = Factors()  # what actuators did since the last step
+        self._factors = Factors(branches if self._updates is not None else None)
         self._applied = False  # whether they did anything
         self._found: Modulated | None = None  # since the last step
         self._gradients = None if self._updates is None or branches is None else GradientChanges(branches)
@@ -119,6 +124,9 @@ class Watched(History):
         Until it has shown one, a backward pass of the term alone is made whenever numbers are due. Call it where the
         term is made, before :func:`~balancekit.modulation.modulate`.
         """
+        expect(isinstance(name, str), "name", "a string", name, error=TypeError)
+        expect_floating("loss", loss, "with one value")
+        expect(loss.numel() == 1, "loss", "a tensor with one value", loss)
         if self.due:
             self.log({f"loss/{name}": loss})
         if self._branches is None or not torch.is_grad_enabled() or name in self._alive or not self.due:
@@ -142,13 +150,20 @@ class Watched(History):
     ) -> None:
         """Say that coefficients were applied, where no actuator of this library did: on "gradients" or "updates"."""
         expect_choice("on", on, ("gradients", "updates", "features"))
-        self._acted(Acted(on, coefficients))
+        fits = isinstance(coefficients, Mapping)
+        expect(fits, "coefficients", "a mapping with modalities as keys", coefficients, error=TypeError)
+        for name, k in coefficients.items():
+            fits = isinstance(k, Tensor) or is_real(k)
+            expect(fits, f"coefficients[{name!r}]", "a number or a tensor", k, error=TypeError)
+        self._acted(Acted("backward" if on == "gradients" else on, coefficients))  # before it or after
 
     def _acted(self, what: Acted) -> None:
         self._applied = True
         self._factors.add(what.on, what.coefficients)
 
     def _heard(self, source: Modulator | Rebalancer, what: Modulated | Surgery) -> None:
+        if self._clock is None:
+            return  # a copy of what was watched has a copy of this hook
         if self._updates is None and self._found is not None and isinstance(what, Modulated):
             self._conclude({})
             self.step += 1
@@ -187,11 +202,12 @@ class Watched(History):
 
     def _conclude(self, numbers: Mapping[str, Tensor]) -> None:
         """What the step comes to; the next one starts with nothing."""
-        found, applied, factors = self._found, self._applied, self._factors
-        self._found, self._applied, self._factors = None, False, Factors()
+        found, applied = self._found, self._applied
+        verdicts = [*self._judge.cancelled(self._factors, numbers)] if self.due else []
+        self._found, self._applied = None, False
+        self._factors.clear()
         if not self.due:
             return
-        verdicts = [*self._judge.cancelled(factors, numbers)]
         if found is not None:
             changes = None if self._updates is None else self._changes
             verdicts += self._judge.coefficients(found, applied=applied, changes=changes)
@@ -202,5 +218,10 @@ class Watched(History):
         """What was seen stays, but not what was watched."""
         if self._gradients is not None:
             self._gradients.stop()
-        self._updates = self._gradients = self._branches = self._clock = self._found = None
-        self._changes, self._factors = {}, Factors()
+        self._factors.stop()
+        self.__dict__ |= self.__getstate__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was seen: a copy watches nothing."""
+        watched = dict.fromkeys(("_updates", "_gradients", "_branches", "_clock", "_found"))
+        return {**self.__dict__, **watched, "_changes": {}, "_factors": Factors(None)}
