@@ -6,6 +6,7 @@ drawn from the caller's generator, the global streams are seeded from it, and th
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import RLock
 
 import torch
 import torch.distributed as dist
@@ -21,11 +22,16 @@ def sample_seed(seed: int, t: int) -> int:
     return (seed * 1_000_003 + t) % 2**63
 
 
+_one_thread = RLock()  # the global streams are those of all threads
+
+
 @contextmanager
 def forked_streams(devices: Iterable[torch.device]) -> Iterator[Callable[[int], None]]:
-    """Put the global streams of the CPU and `devices` back afterwards; inside, the yielded function seeds them."""
+    """Put the global streams of the CPU and `devices` back afterwards; inside, the yielded function seeds them.
+
+    Other threads that would seed them in this way wait. One that draws from them by itself disturbs the result.
+    """
     devices = {torch.device("cpu"), *devices}
-    states = {device: _get_state(device) for device in devices}
 
     def reseed(seed: int) -> None:
         for device in devices:
@@ -34,11 +40,13 @@ def forked_streams(devices: Iterable[torch.device]) -> Iterator[Callable[[int], 
             else:
                 _set_state(device, torch.Generator(device).manual_seed(seed).get_state())
 
-    try:
-        yield reseed
-    finally:
-        for device, state in states.items():
-            _set_state(device, state)
+    with _one_thread:
+        states = {device: _get_state(device) for device in devices}
+        try:
+            yield reseed
+        finally:
+            for device, state in states.items():
+                _set_state(device, state)
 
 
 def draw_seed(generator: torch.Generator | None) -> int | None:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_count, expect_floating, expect_shape, is_real
+from balancekit._checks import expect, expect_count, expect_floating, expect_generator, expect_shape, is_real
 from balancekit._precision import widen
 from balancekit._typing import Float
 
@@ -58,6 +58,7 @@ def shapley_values(
         {'audio': tensor(0.6250), 'video': tensor(0.3750)}
     """
     expect(callable(value), "value", "a callable", value, error=TypeError)
+    expect_generator("generator", generator)
     names = _names(modalities)
     if not isinstance(empty, Tensor) and empty is not None:
         expect(is_real(empty), "empty", "a number, a floating-point tensor or None", empty, error=TypeError)

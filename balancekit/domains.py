@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from balancekit._checks import expect, expect_floating, expect_labels, expect_number
+from balancekit._checks import expect, expect_device, expect_floating, expect_labels, expect_number
 from balancekit._precision import widen
 from balancekit._typing import Bool, Float, Int
 
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 
-class _Reverse(torch.autograd.Function):
+class ReverseGradient(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
@@ -78,10 +78,12 @@ def reverse_gradient(x: Float[Tensor, "..."], strength: float | Float[Tensor, ""
     expect_floating("x", x, "of any shape")
     if isinstance(strength, Tensor):
         expect_floating("strength", strength, "of shape ()", ndim=0)
+        if strength.device.type != "cpu":  # a scalar of the CPU goes with any device
+            expect_device("strength", strength, x)
         strength = strength.detach()
     else:
         expect_number("strength", strength, low=0.0)
-    return _Reverse.apply(x, strength)  # type: ignore[return-value]
+    return ReverseGradient.apply(x, strength)  # type: ignore[return-value]
 
 
 def reversal_strength(step: int | float, total: int | float, *, k: float = 10.0) -> float:
@@ -138,6 +140,8 @@ def single_side_adversarial_loss(
     expected = f"a bool tensor of shape ({samples},)"
     expect(isinstance(live, Tensor) and live.dtype == torch.bool, "live", expected, live, error=TypeError)
     expect(tuple(live.shape) == (samples,), "live", expected, live)
+    expect_device("domain", domain, logits)
+    expect_device("live", live, logits)
     wide = widen(logits)
     cross_entropy = F.cross_entropy(wide, domain.long(), reduction="none")
     return (cross_entropy * live).sum() / live.sum().clamp(min=1)
@@ -183,6 +187,7 @@ def asymmetric_triplet_loss(
     expect_floating("features", features, "of shape (b, d)", ndim=2)
     samples = features.shape[0]
     expect_labels("labels", labels, samples, torch.iinfo(torch.int32).max)
+    expect_device("labels", labels, features)
     expect_number("margin", margin, low=0.0)
     wide = widen(features)
     distance = torch.cdist(wide, wide, compute_mode="donot_use_mm_for_euclid_dist")  # gradient 0 at distance 0
@@ -218,7 +223,7 @@ def normalise_features(x: Float[Tensor, "... d"], *, released: bool = False) -> 
     expect(x.ndim > 0 and x.shape[-1] > 0, "x", "a floating-point tensor of shape (..., d), d at least 1", x)
     wide = widen(x)
     peak = wide.detach().abs().amax(-1, keepdim=True)
-    peak = torch.where(peak > 0, peak, 1)
-    length = peak * torch.linalg.vector_norm(wide / peak, dim=-1, keepdim=True)
-    length = torch.where(length > 0, length, 1)
-    return (wide / (torch.sqrt(2 * length) if released else length)).to(x.dtype)
+    peak = torch.where(peak == 0, 1, peak)  # a NaN stays
+    length = torch.linalg.vector_norm(wide / peak, dim=-1, keepdim=True)  # in units of the peak: both may overflow
+    length = torch.where(length == 0, 1, length)
+    return (wide / torch.sqrt(2 * length) / peak.sqrt() if released else wide / peak / length).to(x.dtype)

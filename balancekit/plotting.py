@@ -31,6 +31,8 @@ def plot(history: History, kind: str = "coefficient", *, ax: Axes | None = None)
         >>> [line.get_label() for line in plot(history).lines]
         ['audio', 'video']
     """
+    expect(isinstance(history, History), "history", "a History", history, error=TypeError)
+    expect(ax is None or isinstance(ax, Axes), "ax", "Axes of matplotlib", ax, error=TypeError)
     names = [name for name in history if name == kind or name.startswith(f"{kind}/")]
     kinds = sorted({name.split("/")[0] for name in history})
     expect(len(names) > 0, "kind", f"one of {kinds}", kind)

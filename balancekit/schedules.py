@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from balancekit._checks import expect, expect_floating, expect_labels, expect_number, expect_shape
+from balancekit._checks import expect, expect_device, expect_floating, expect_labels, expect_number, expect_shape
 from balancekit._precision import widen
 from balancekit._typing import Float, Int
 
@@ -57,6 +57,7 @@ def purity(clusters: Int[Tensor, "n"], labels: Int[Tensor, "n"]) -> Float[Tensor
     expect(samples > 0, "clusters", "at least one sample", clusters)
     expect_labels("clusters", clusters, samples, MANY)
     expect_labels("labels", labels, samples, MANY)
+    expect_device("labels", labels, clusters)
     names, cluster = clusters.unique(return_inverse=True)
     classes, label = labels.unique(return_inverse=True)
     cells = torch.bincount(cluster * len(classes) + label, minlength=len(names) * len(classes))
@@ -91,6 +92,7 @@ def relearn_strength(
     expect_number("rate", rate, low=0.0)
     if isinstance(purity_train, Tensor) and isinstance(purity_val, Tensor):
         expect_shape("purity_val", purity_val, tuple(purity_train.shape))
+        expect_device("purity_val", purity_val, purity_train)
     train, val = (widen(torch.as_tensor(value)) for value in (purity_train, purity_val))
     return torch.tanh(rate * (train - val).abs())
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 
-from balancekit._checks import expect, expect_count, expect_floating, expect_number, expect_shape
+from balancekit._checks import expect, expect_count, expect_device, expect_floating, expect_number, expect_shape
 from balancekit._typing import Bool, Float
 from balancekit.adapters._bottleneck import UpProjection, down_projection, quick_gelu
 from balancekit.adapters._missing import Modal
@@ -140,6 +140,7 @@ class AMA(Modal):
         expect(n == count, "tokens", f"{self.prefix} prefix + {m} modalities · {h}·{w} grid = {count} tokens", tokens)
         if self._present is not None:
             expect_shape("present", self._present, (m, b))
+            expect_device("present", self._present, tokens)
 
     def extra_repr(self) -> str:
         """Return the modalities and the layout of the tokens."""

@@ -18,6 +18,7 @@ from balancekit._checks import (
     expect,
     expect_choice,
     expect_count,
+    expect_device,
     expect_floating,
     expect_number,
     expect_shape,
@@ -118,6 +119,8 @@ class GatedCrossAttention(nn.Module):
         expect_count("prefix", prefix, low=0)
         expect_number("dropout", dropout, low=0.0, high=1.0)
         expect(scale == "learned" or is_real(scale), "scale", "a number or 'learned'", scale, error=TypeError)
+        if scale != "learned":
+            expect_number("scale", scale)
         self.dim, self.other_dim, self.heads, self.prefix = dim, other_dim, heads, prefix
         self.queries: Side = queries
         self.gate: Gate = gate
@@ -177,7 +180,7 @@ class GatedCrossAttention(nn.Module):
         """What multiplies each row of the delta."""
         rows = None
         if "output" in self.gate and confidence is not None:
-            rows = confidence if self.queries == "other" else confidence.mean(-1, keepdim=True).expand(own.shape[:2])
+            rows = confidence if self.queries == "other" else _mean(confidence).expand(own.shape[:2])
         if isinstance(self.scale, Tensor) or self.scale != 1:
             rows = self.scale * (own.new_ones(own.shape[:2]) if rows is None else rows)
         return rows
@@ -202,6 +205,7 @@ class GatedCrossAttention(nn.Module):
         expect(d == self.dim, "own", f"tokens of width {self.dim}", own)
         expect_floating("other", other, "'b k e'", ndim=3)
         expect_shape("other", other, (b, n if self.queries == "other" else other.shape[1], self.other_dim))
+        expect_device("other", other, own)
         if self.conv is not None and self.grid is not None:
             expect_grid("own", own, self.grid, self.prefix)
         sides = (("confidence", confidence, other, "other"), ("own_confidence", own_confidence, own, "own"))
@@ -211,6 +215,12 @@ class GatedCrossAttention(nn.Module):
                 expect(side in self.confidence_of, argument, nobody, value)
                 expect_floating(argument, value, "'b n'", ndim=2)
                 expect_shape(argument, value, tuple(tokens.shape[:2]))
+                expect_device(argument, value, own)
+
+
+def _mean(confidence: Tensor) -> Tensor:
+    """Mean over the tokens; 0 where there are none to be trusted."""
+    return confidence.sum(-1, keepdim=True) / max(confidence.shape[-1], 1)
 
 
 def _without(tokens: Tensor, confidence: Tensor | None) -> Tensor:

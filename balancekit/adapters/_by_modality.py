@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_floating, expect_shape
+from balancekit._checks import expect, expect_device, expect_floating, expect_shape
 
 Names = tuple[str, ...]
 
@@ -35,8 +35,10 @@ def tokens_by_modality(tokens: Tensor | Mapping[str, Tensor], names: Names) -> d
     rows = {name: tokens[name] for name in names if name in tokens}
     for name, x in rows.items():
         expect_floating(f"tokens[{name!r}]", x, "'b n d'", ndim=3)
-        first = next(iter(rows.values())).shape[0]
-        expect(x.shape[0] == first, f"tokens[{name!r}]", f"a batch of {first} as the first modality has", x)
+        first = next(iter(rows.values()))
+        b = first.shape[0]
+        expect(x.shape[0] == b, f"tokens[{name!r}]", f"a batch of {b} as the first modality has", x)
+        expect_device(f"tokens[{name!r}]", x, first)
     return rows
 
 
@@ -50,11 +52,13 @@ def confidence_by_modality(
         alike = len(rows) == len(names) and all(x.shape[1] == n for x in rows.values())
         expect(alike, argument, "a mapping, where modalities differ in tokens or are left out", confidence)
         expect_shape(argument, confidence, (len(names) * b, n))
+        expect_device(argument, confidence, next(iter(rows.values())))
         return _split(confidence, names)
     expect(set(confidence) <= set(rows), argument, f"some of the modalities {tuple(rows)}", list(confidence))
     for name, u in confidence.items():
         expect_floating(f"{argument}[{name!r}]", u, "'b n'", ndim=2)
         expect_shape(f"{argument}[{name!r}]", u, tuple(rows[name].shape[:2]))
+        expect_device(f"{argument}[{name!r}]", u, rows[name])
     return dict(confidence)
 
 
@@ -63,7 +67,9 @@ def present_by_modality(present: Tensor | None, names: Names, rows: dict[str, Te
     if present is None:
         return {}
     expect_present(present, len(names))
-    expect_shape("present", present, (len(names), next(iter(rows.values())).shape[0]))
+    first = next(iter(rows.values()))
+    expect_shape("present", present, (len(names), first.shape[0]))
+    expect_device("present", present, first)
     return {name: row for name, row in zip(names, present.unbind(), strict=True) if name in rows}
 
 

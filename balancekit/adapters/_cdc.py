@@ -12,7 +12,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from balancekit._checks import expect, expect_number
+from balancekit._checks import expect, expect_count, expect_floating, expect_number
 from balancekit._typing import Float
 
 
@@ -30,6 +30,8 @@ def central_difference(weight: Float[Tensor, "o i kh kw"], theta: float) -> Floa
                 [ 1.0000, -3.5000,  1.0000],
                 [ 1.0000,  1.0000,  1.0000]])
     """
+    expect_floating("weight", weight, "'o i kh kw'", ndim=4)
+    expect_number("theta", theta, low=0.0, high=1.0)
     odd = weight.shape[2] % 2 == weight.shape[3] % 2 == 1
     expect(odd, "weight", "a kernel with odd sides, which has a centre", weight)
     if theta == 0:
@@ -67,7 +69,9 @@ class CentralDifferenceConv2d(nn.Conv2d):
         padding: int | tuple[int, int] | str = "same",
         **conv: Any,
     ) -> None:
-        sides = (kernel_size,) if isinstance(kernel_size, int) else tuple(kernel_size)
+        sides = kernel_size if isinstance(kernel_size, list | tuple) else (kernel_size,)
+        for side in sides:
+            expect_count("kernel_size", side)
         expect(all(side % 2 == 1 for side in sides), "kernel_size", "odd sides, which have a centre", kernel_size)
         expect_number("theta", theta, low=0.0, high=1.0)
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, **conv)

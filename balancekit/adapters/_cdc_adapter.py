@@ -49,8 +49,8 @@ class CDCAdapter(ConvAdapter):
         device: torch.device | str | int | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(dim, width=width, grid=grid, prefix=prefix, dropout=dropout, device=device, dtype=dtype)
         expect_number("theta", theta, low=0.0, high=1.0)
+        super().__init__(dim, width=width, grid=grid, prefix=prefix, dropout=dropout, device=device, dtype=dtype)
         self.theta = theta
 
     @property

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from balancekit._checks import expect_choice, expect_shape
+from balancekit._checks import expect_choice, expect_device, expect_floating, expect_shape
+from balancekit._precision import widen
 from balancekit._typing import Float
 
 _CUDA_MULTIPLE = 8  # the memory-efficient kernel wants widths divisible by 4 (float32) or 8 (half)
@@ -50,17 +51,40 @@ def gated_attention(
         1.0
     """
     expect_choice("gate", gate, ("query", "key"))
+    for argument, each in (("q", q), ("k", k), ("v", v)):
+        expect_floating(argument, each, "'b h n d'", ndim=4)
+        expect_device(argument, each, q)
+    expect_shape("k", k, (*q.shape[:2], k.shape[2], q.shape[3]))
+    expect_shape("v", v, (*k.shape[:3], v.shape[3]))
     if confidence is None:
-        return _attend(q, k, v)
+        return _loud(_attend(q, k, v), q, k)
+    gated = q if gate == "query" else k
+    expect_floating("confidence", confidence, "'b n'", ndim=2)
+    expect_shape("confidence", confidence, (gated.shape[0], gated.shape[2]))
+    expect_device("confidence", confidence, gated)
     if gate == "query":
-        expect_shape("confidence", confidence, (q.shape[0], q.shape[2]))
-        return _attend(q * confidence[:, None, :, None].to(q.dtype), k, v)
-    expect_shape("confidence", confidence, (k.shape[0], k.shape[2]))
+        q = q * confidence[:, None, :, None].to(q.dtype)
+        return _loud(_attend(q, k, v), q, k)
     closed = confidence == 0
     silent = closed.all(-1, keepdim=True)
     bias = confidence.masked_fill(closed, 1).log().masked_fill(closed & ~silent, float("-inf"))
     attend = _attend_by_channel if bias.requires_grad else _attend
-    return attend(q, k, v, bias[:, None, None, :]) * ~silent[:, None, None, :]
+    out = attend(q, k, v, bias[:, None, None, :]) * ~silent[:, None, None, :]
+    return _loud(out, q, k, closed)
+
+
+def _loud(out: Tensor, q: Tensor, k: Tensor, closed: Tensor | None = None) -> Tensor:
+    """NaN where a score may be NaN or overflow, since the kernel may not say so.
+
+    On CPUs with AVX-512 torch's kernel takes a row of NaN or -inf for one that is masked throughout, and returns zeros.
+    No score is larger than the product of the largest numbers, times the width.
+    """
+    if q.is_cuda or k.shape[2] == 0:
+        return out
+    keys = k.detach().abs().amax(-1)
+    keys = keys if closed is None else keys.masked_fill(closed[:, None], 0)
+    largest = widen(q.detach().abs().amax(-1, keepdim=True)) * widen(keys.amax(-1))[..., None, None] * q.shape[-1]
+    return out + (0 * largest).to(out.dtype)
 
 
 def _attend_by_channel(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
@@ -95,6 +119,4 @@ def _attend(
         multiple = _CUDA_MULTIPLE if q.is_cuda else 1
     if lacking := -width % multiple:
         q, k, v = (F.pad(x, (0, lacking)) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[..., :width]
-    # on CPUs with AVX-512 torch's kernel takes a row of NaN for one that is masked throughout, and returns zeros
-    return out if q.is_cuda else out + 0 * q.detach().abs().amax(-1, keepdim=True)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[..., :width]

@@ -6,6 +6,7 @@ is missing neither listens nor is listened to: its deltas are exactly 0, and so 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,11 +18,13 @@ from balancekit.adapters._by_modality import expect_present, modality_names
 class Modal(nn.Module):
     """Base of the adapters that know modalities, and can be told which of them a sample lacks."""
 
-    _present: Tensor | None = None
-
     def __init__(self, modalities: Sequence[str]) -> None:
         super().__init__()
         self.modalities: tuple[str, ...] = modality_names(modalities)
+        self._present: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_present": None}  # the block of `missing` is not one of the copy's
 
 
 @contextmanager

@@ -60,13 +60,13 @@ class Parallel(Transparent):
         self.scale = scale
         self._read: Tensor | None = None
         self._reads_elsewhere = input_of is not None  # what a compiled graph can ask; the handle is not
-        if input_of is not None:
-            self._handle = input_of.register_forward_pre_hook(self._keep_input, with_kwargs=True)
         # torch.nn.TransformerEncoderLayer, in evaluation, reads its children's weights instead of calling them, unless
         # one of them has a hook: the side would be left out
         self.register_forward_pre_hook(_called)
         self.add_module("side", side)
         self._wrap(base)
+        if input_of is not None:  # nothing can fail any more
+            self._handle = input_of.register_forward_pre_hook(self._keep_input, with_kwargs=True)
         like = next((parameter for parameter in base.parameters() if parameter.is_floating_point()), None)
         if like is not None:
             side.to(device=like.device, dtype=like.dtype)

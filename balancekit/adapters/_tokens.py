@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from balancekit._checks import expect, expect_count
+from balancekit._checks import expect, expect_count, expect_device, expect_floating, expect_shape
 from balancekit._typing import Float
 
 Grid = tuple[int, int]
@@ -48,6 +48,13 @@ def convolve_tokens(
         tensor([1., 4., 4., 4., 4.])
     """
     grid = as_grid(grid)
+    expect_count("prefix", prefix, low=0)
+    expect_floating("tokens", tokens, "'b n i'", ndim=3)
+    expect_floating("kernel", kernel, "'o i kh kw'", ndim=4)
+    expect_shape("kernel", kernel, (kernel.shape[0], tokens.shape[2], *kernel.shape[2:]))
+    odd = kernel.shape[2] % 2 == kernel.shape[3] % 2 == 1
+    expect(odd, "kernel", "a kernel with odd sides, which has a centre", kernel)
+    expect_device("kernel", kernel, tokens)
     expect_grid("tokens", tokens, grid, prefix)
     centre = kernel[:, :, kernel.shape[2] // 2, kernel.shape[3] // 2]
     patches = tokens[:, prefix:].mT.unflatten(2, grid)

@@ -73,7 +73,7 @@ class Branches(Mapping[str, tuple[nn.Parameter, ...]]):
         compiled = compiled_modules(model)
         self._pools = {name: pool.get(name) if isinstance(pool, Mapping) else pool for name in groups}
         self._hooks: list[Hook] = []
-        self._handles: list[Any] = []
+        self._handles = Handles()
         for name, places in self._places.items():
             module = next((place.module for place in places if place.runs()), None)
             if module is not None:
@@ -83,7 +83,7 @@ class Branches(Mapping[str, tuple[nn.Parameter, ...]]):
         self._remove_hooks_with_self()
 
     def _remove_hooks_with_self(self) -> None:
-        weakref.finalize(self, _remove, self._handles)
+        weakref.finalize(self._handles, _remove, list(self._handles))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -159,6 +159,10 @@ class Branches(Mapping[str, tuple[nn.Parameter, ...]]):
         rest = [parameter for parameter in self.model.parameters() if parameter not in owners]
         groups = [*self.items(), ("rest", rest)]
         return [{"name": name, "params": list(parameters), **defaults} for name, parameters in groups]
+
+
+class Handles(list[Any]):
+    """Of hooks, which go with the last that has them: a shallow copy has the same."""
 
 
 def _remove(handles: list[Any]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_floating, expect_labels, expect_shape
+from balancekit._checks import expect, expect_device, expect_floating, expect_labels, expect_shape
 
 
 def expect_modalities(argument: str, values: object, shape: str, *, ndim: int | None = None) -> None:
@@ -25,19 +25,21 @@ def expect_names(argument: str, values: Mapping[str, object], names: Iterable[st
 
 
 def expect_alike(argument: str, values: Mapping[str, Tensor]) -> None:
-    """Require one shape, and at least one sample."""
-    shape = tuple(next(iter(values.values())).shape)
+    """Require one shape, one device, and at least one sample."""
+    first = next(iter(values.values()))
     for name, value in values.items():
-        expect_shape(f"{argument}[{name!r}]", value, shape)
-    expect(shape[0] > 0, argument, "at least one sample", next(iter(values.values())))
+        expect_shape(f"{argument}[{name!r}]", value, tuple(first.shape))
+        expect_device(f"{argument}[{name!r}]", value, first)
+    expect(first.shape[0] > 0, argument, "at least one sample", first)
 
 
 def expect_logits(logits: Mapping[str, Tensor], labels: Tensor) -> None:
     """Require logits "b c" of one shape for each modality, and a class in range for each sample."""
     expect_modalities("logits", logits, "of shape (b, c)", ndim=2)
     expect_alike("logits", logits)
-    samples, classes = next(iter(logits.values())).shape
-    expect_labels("labels", labels, samples, classes)
+    first = next(iter(logits.values()))
+    expect_labels("labels", labels, *first.shape)
+    expect_device("labels", labels, first)
 
 
 def widest(tensors: Iterable[Tensor]) -> torch.dtype:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_floating, expect_shape
+from balancekit._checks import expect, expect_device, expect_floating, expect_shape
 from balancekit._typing import Bool, Float
 from balancekit.losses._arguments import stacked
 
@@ -68,10 +68,11 @@ def confidence_ranking_loss(
     expect(len(sets) > 0, "confidences", "at least one set of modalities", {})
     for names, confidence in sets.items():
         expect_floating(f"confidences[{_text(names)}]", confidence, "of shape (b,)", ndim=1)
-    samples = next(iter(sets.values())).shape[0]
-    expect(samples > 0, "confidences", "at least one sample", next(iter(sets.values())))
+    first = next(iter(sets.values()))
+    expect(first.shape[0] > 0, "confidences", "at least one sample", first)
     for names, confidence in sets.items():
-        expect_shape(f"confidences[{_text(names)}]", confidence, (samples,))
+        expect_shape(f"confidences[{_text(names)}]", confidence, tuple(first.shape))
+        expect_device(f"confidences[{_text(names)}]", confidence, first)
     pairs = [(s, t) for t in sets for s in sets if s < t and (all_pairs or len(t) - len(s) == 1)]
     wanted = "a set of modalities, and the same with " + ("more" if all_pairs else "one more")
     expect(len(pairs) > 0, "confidences", wanted, [_text(names) for names in sets])
@@ -80,7 +81,7 @@ def confidence_ranking_loss(
     if counts is not None:
         excess = excess * _counting(counts, pairs, excess)
     hinge = excess.relu().mean(-1) if per_sample else excess.mean(-1).relu()
-    return hinge.sum()
+    return hinge.sum() + 0 * excess.detach().sum()  # the hinge of -inf is 0, which would hide it
 
 
 def _by_set(argument: str, values: object) -> dict[frozenset[str], Tensor]:
@@ -110,6 +111,7 @@ def _counting(
         argument, expected = f"counts[{_text(names)}]", f"a bool tensor of shape ({samples},)"
         expect(isinstance(value, Tensor) and value.dtype == torch.bool, argument, expected, value, error=TypeError)
         expect_shape(argument, value, (samples,))
+        expect_device(argument, value, excess)
     everyone = torch.ones(samples, dtype=torch.bool, device=excess.device)
     return torch.stack([sets.get(t, everyone) for t in larger])
 

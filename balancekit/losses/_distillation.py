@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from balancekit._checks import expect, expect_number, expect_shape
+from balancekit._checks import expect, expect_device, expect_number, expect_shape
 from balancekit._typing import Float
 from balancekit.losses._arguments import expect_alike, expect_modalities, expect_names, widest
 
@@ -123,3 +123,5 @@ def _expect_teachers(
     for name, value in values.items():
         expect(value.numel() > 0, f"{argument}[{name!r}]", "at least one sample", value)
         expect_shape(f"teacher_{argument}[{name!r}]", teachers[name], tuple(value.shape))
+        expect_device(f"{argument}[{name!r}]", value, next(iter(values.values())))
+        expect_device(f"teacher_{argument}[{name!r}]", teachers[name], value)

@@ -11,7 +11,7 @@ Wang et al. 2020 (arXiv 1905.12681). Of two moments of a training, with L the lo
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_floating, expect_shape
+from balancekit._checks import expect, expect_device, expect_floating, expect_shape
 from balancekit._typing import Float
 from balancekit.losses._arguments import stacked
 
@@ -66,9 +66,12 @@ def gblend_weights(
     for argument, value in (("train_after", train_after), ("val_before", val_before), ("val_after", val_after)):
         expect_floating(argument, value, "of shape (m,)", ndim=1)
         expect_shape(argument, value, tuple(train_before.shape))
-    train_0, train_1, val_0, val_1 = stacked((train_before, train_after, val_before, val_after)).detach()
+        expect_device(argument, value, train_before)
+    losses = stacked((train_before, train_after, val_before, val_after)).detach()
+    train_0, train_1, val_0, val_1 = losses.double()  # in float32 the square of a large loss overflows
     gain = (val_0 - val_1).abs()
     overfitting = ((val_1 - train_1) - (val_0 - train_0)).clamp(min=LEAST_OVERFITTING)
     worth = gain / (overfitting.square() + (1e-6 if online else 0.0))
     total = worth.sum()
-    return torch.where(total == 0, 1 / len(worth), worth / total)
+    weights = torch.where(total == 0, 1 / len(worth), worth / total)
+    return weights.to(losses.dtype) + (0 * losses).sum()  # NaN where a loss is not finite: of inf a weight may be 0

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from balancekit._checks import expect, expect_number, expect_shape
+from balancekit._checks import expect, expect_device, expect_number, expect_shape
 from balancekit._typing import Float
 from balancekit.domains import normalise_features
 from balancekit.losses._arguments import expect_modalities, expect_names, widest
@@ -62,6 +62,8 @@ def cosine_logits(
         expect(width > 0, f"features[{name!r}]", "at least one column", feature)
         expect_shape(f"features[{name!r}]", feature, (samples, width))
         expect_shape(f"weights[{name!r}]", weights[name], (classes, width))
+        expect_device(f"features[{name!r}]", feature, next(iter(features.values())))
+        expect_device(f"weights[{name!r}]", weights[name], feature)
     return {name: scale * _cosine(feature, weights[name]) for name, feature in features.items()}
 
 

@@ -8,7 +8,7 @@ MMDG (arXiv 2402.19298), the set D of Eq. 6 and 7, with the asymmetric labels of
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_labels
+from balancekit._checks import expect, expect_device, expect_labels
 from balancekit._typing import Bool, Int
 
 
@@ -33,4 +33,5 @@ def single_side_labels(live: Bool[Tensor, "b"], domain: Int[Tensor, "b"]) -> Int
     expect(isinstance(live, Tensor) and live.dtype == torch.bool, "live", expected, live, error=TypeError)
     expect(live.ndim == 1, "live", expected, live)
     expect_labels("domain", domain, live.shape[0], torch.iinfo(torch.int32).max)
+    expect_device("domain", domain, live)
     return torch.where(live, 0, 1 + domain.long())

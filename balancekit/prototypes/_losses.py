@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_choice, expect_floating, expect_labels, expect_shape
+from balancekit._checks import expect, expect_choice, expect_device, expect_floating, expect_labels, expect_shape
 from balancekit._typing import Bool, Float, Int
 
 
@@ -88,6 +88,7 @@ def prototypical_cross_entropy(
     expect_choice("reduction", reduction, ("mean", "sum", "none"))
     logits, seen = _all_logits(features, prototypes, seen)
     expect_labels("labels", labels, features.shape[0], prototypes.shape[0])
+    expect_device("labels", labels, features)
     index = labels.long()
     among, logits = _shifted(logits, seen)
     cross_entropy = among.logsumexp(-1) - logits.gather(-1, index[:, None]).squeeze(-1)
@@ -141,12 +142,15 @@ def _all_logits(features: Tensor, prototypes: Tensor, seen: Tensor | None) -> tu
     expect_floating("features", features, "of shape (b, d)", ndim=2)
     expect_floating("prototypes", prototypes, f"of shape (c, {features.shape[1]})", ndim=2)
     classes = prototypes.shape[0]
+    expect(classes > 0, "prototypes", "at least one class", prototypes)
     expect_shape("prototypes", prototypes, (classes, features.shape[1]))
+    expect_device("prototypes", prototypes, features)
     if seen is None:
         seen = torch.ones(classes, dtype=torch.bool, device=prototypes.device)
     expected = f"a bool tensor of shape ({classes},)"
     expect(isinstance(seen, Tensor) and seen.dtype == torch.bool, "seen", expected, seen, error=TypeError)
     expect_shape("seen", seen, (classes,))
+    expect_device("seen", seen, features)
     wide = torch.promote_types(torch.promote_types(features.dtype, prototypes.dtype), torch.float32)
     centers = torch.where(seen[:, None], prototypes.to(wide), 0)  # whatever an unseen row holds
     distance = torch.cdist(features.to(wide), centers, compute_mode="donot_use_mm_for_euclid_dist")

@@ -8,7 +8,15 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_count, expect_floating, expect_labels, expect_shape
+from balancekit._checks import (
+    expect,
+    expect_count,
+    expect_device,
+    expect_floating,
+    expect_generator,
+    expect_labels,
+    expect_shape,
+)
 from balancekit._precision import widen
 from balancekit._typing import Float, Int
 
@@ -44,11 +52,11 @@ def remix_assign(logits: Mapping[str, Float[Tensor, "b c"]]) -> Int[Tensor, "b"]
     """
     expect(isinstance(logits, Mapping), "logits", "a mapping from names to logits", logits, error=TypeError)
     expect(len(logits) > 0, "logits", "at least one modality", {})
-    shape: tuple[int, ...] | None = None
+    first = next(iter(logits.values()))
     for name, each in logits.items():
         expect_floating(f"logits[{name!r}]", each, "of shape (b, c)", ndim=2)
-        shape = shape or tuple(each.shape)
-        expect_shape(f"logits[{name!r}]", each, shape)
+        expect_shape(f"logits[{name!r}]", each, tuple(first.shape))
+        expect_device(f"logits[{name!r}]", each, first)
     entropies = [torch.special.entr(widen(each.detach()).softmax(-1)).sum(-1) for each in logits.values()]
     return torch.stack(entropies).argmax(0)
 
@@ -81,6 +89,7 @@ def remix_batches(
     expect(assignment.ndim == 1, "assignment", "an integer tensor of shape (b,)", assignment)
     expect_labels("assignment", assignment, assignment.shape[0], MANY)
     expect_count("batch_size", batch_size)
+    expect_generator("generator", generator)
     device = generator.device if generator is not None else assignment.device
     order = torch.randperm(assignment.shape[0], generator=generator, device=device).to(assignment.device)
     drawn = assignment[order]

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_floating, expect_labels, in_range
+from balancekit._checks import expect, expect_device, expect_floating, expect_labels, in_range
 from balancekit._precision import widen
 from balancekit._shapley import shapley_values
 from balancekit._typing import Bool, Float, Int
@@ -63,6 +63,7 @@ def smv_values(
     expect_labels("labels", labels, samples, MANY)
     for subset, predicted in by_subset.items():
         expect_labels(f"predictions[{tuple(sorted(subset))}]", predicted, samples, MANY)
+        expect_device(f"predictions[{tuple(sorted(subset))}]", predicted, labels)
 
     def value(subset: frozenset[str]) -> Tensor:
         return len(subset) * (by_subset[subset] == labels).float()

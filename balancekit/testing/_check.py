@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from balancekit._checks import expect, expect_count
+from balancekit._checks import expect, expect_count, expect_number
 from balancekit.surgery import Rule
 from balancekit.testing import _laws as laws
 from balancekit.testing._cases import Case, draw
@@ -37,9 +37,13 @@ def check_rule(
     """
     made = not isinstance(rule, type) and isinstance(rule, Rule)
     expect(made, "rule", "an object with uses_total and a call", rule, error=TypeError)
+    several = isinstance(modalities, Sequence) and not isinstance(modalities, str) and len(modalities) > 0
+    expect(several, "modalities", "a list of at least one number", modalities, error=TypeError)
     for m in modalities:
         expect_count("modalities", m)
     expect_count("draws", draws)
+    expect_count("seed", seed, low=0)
+    expect_number("tolerance", tolerance, low=0.0)
     chosen: list[Law] = [
         laws.form,
         laws.power_of_two,

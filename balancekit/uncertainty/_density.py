@@ -13,7 +13,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_choice, expect_count, expect_floating, expect_number, in_range
+from balancekit._checks import (
+    expect,
+    expect_choice,
+    expect_count,
+    expect_device,
+    expect_floating,
+    expect_number,
+    in_range,
+)
 from balancekit._statistics import Statistics
 from balancekit._typing import Float, Int
 from balancekit.uncertainty._moments import RunningMoments, precise
@@ -193,6 +201,7 @@ class FeatureDensity(Statistics):
     def _check(self, features: Tensor, labels: Tensor | None, *, required: bool) -> Tensor | None:
         expect_floating("features", features, f"of shape (..., {self.dim})")
         expect(features.shape[-1:] == (self.dim,), "features", f"a tensor of shape (..., {self.dim})", features)
+        expect_device("features", features, self.origin)
         if self.classes is None:
             expect(labels is None, "labels", "None where there are no classes", labels)
         if labels is None:
@@ -205,6 +214,7 @@ class FeatureDensity(Statistics):
         sizes = zip(reversed(labels.shape), reversed(shape), strict=False)
         expect(labels.ndim <= len(shape) and all(a in (1, b) for a, b in sizes), "labels", expected, labels)
         in_range("labels", labels, self.classes)
+        expect_device("labels", labels, features)
         return labels.long()
 
 

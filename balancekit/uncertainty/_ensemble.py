@@ -40,6 +40,7 @@ class DeepEnsemble(nn.Module):
     """
 
     def __init__(self, members: Iterable[nn.Module], *, backend: Literal["loop", "vmap"] = "loop") -> None:
+        expect(isinstance(members, Iterable), "members", "modules", members, error=TypeError)
         members = list(members)
         expect(len(members) > 0, "members", "at least one module", members)
         for member in members:

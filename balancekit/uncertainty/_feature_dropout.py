@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_choice, expect_count, expect_floating, expect_number
+from balancekit._checks import expect, expect_choice, expect_count, expect_floating, expect_generator, expect_number
 from balancekit._precision import widen
 from balancekit._typing import Float
 from balancekit.uncertainty._confidence import positive
@@ -54,6 +54,7 @@ def dropout_std(
     expect_number("p", p, low=0.0, high=1.0, high_open=True)
     if samples is not None:
         expect_count("samples", samples, low=2)
+    expect_generator("generator", generator)
     expect(generator is None or samples is not None, "generator", "None where nothing is drawn", generator)
     size = widen(x.abs())
     spread = math.sqrt(p / (1 - p)) if samples is None else _drawn_spread(size, p, samples, generator)
@@ -103,6 +104,7 @@ def dropout_confidence(
     expect_count("samples", samples, low=2)
     expect_choice("method", method, ("expected", "limit", "sampled"))
     expect(isinstance(detach, bool), "detach", "a bool", detach, error=TypeError)
+    expect_generator("generator", generator)
     expect(generator is None or method == "sampled", "generator", 'None unless method is "sampled"', generator)
     size = widen((x.detach() if detach else x).abs())
     rate /= math.log(2)  # from here on of powers of 2, which have faster kernels

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from balancekit._checks import expect, expect_choice, expect_floating, expect_number, expect_shape
+from balancekit._checks import expect, expect_choice, expect_device, expect_floating, expect_number, expect_shape
 from balancekit._precision import widen
 from balancekit._typing import Float
 
@@ -53,14 +53,18 @@ def linear_dropout_moments(
     expect(x.ndim >= 1, "x", 'a tensor "... d"', x)
     expect_floating("weight", weight, '"o d"', ndim=2)
     expect_shape("weight", weight, (weight.shape[0], x.shape[-1]))
+    expect_device("weight", weight, x)
     if bias is not None:
         expect_floating("bias", bias, '"o"')
         expect_shape("bias", bias, (weight.shape[0],))
+        expect_device("bias", bias, x)
     expect_number("p", p, low=0.0, high=1.0, high_open=True)
     expect_choice("covariance", covariance, ("diag", "full"))
     with torch.autocast(device_type=x.device.type, enabled=False):
-        x, weight = widen(x), widen(weight)
-        mean = F.linear(x, weight, None if bias is None else widen(bias))
+        dtype = torch.promote_types(widen(x).dtype, weight.dtype)
+        dtype = dtype if bias is None else torch.promote_types(dtype, bias.dtype)
+        x, weight = x.to(dtype), weight.to(dtype)
+        mean = F.linear(x, weight, None if bias is None else bias.to(dtype))
         noise = x * math.sqrt(p / (1 - p))
         if covariance == "diag":
             return mean, F.linear(noise.square(), weight.square())

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from balancekit._checks import expect, expect_count, expect_floating, expect_shape
+from balancekit._checks import expect, expect_count, expect_device, expect_floating, expect_shape
 from balancekit._precision import widen
 from balancekit._typing import Float
 from balancekit.uncertainty._confidence import exponential_confidence
@@ -127,5 +127,6 @@ def standard_normal_divergence(
     expect(mean.ndim >= 1, "mean", 'a tensor "b n d"', mean)
     expect_floating("log_variance", log_variance, '"b n d"')
     expect_shape("log_variance", log_variance, tuple(mean.shape))
+    expect_device("log_variance", log_variance, mean)
     mean, log_variance = widen(mean), widen(log_variance)
     return (mean.square() + torch.expm1(log_variance) - log_variance).sum(-1) / 2

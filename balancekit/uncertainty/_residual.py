@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_choice, expect_count, expect_floating, expect_number
+from balancekit._checks import expect, expect_choice, expect_count, expect_device, expect_floating, expect_number
 from balancekit._statistics import Statistics
 from balancekit._typing import Float
 from balancekit.uncertainty._moments import RunningMoments, precise
@@ -170,6 +170,7 @@ class CrossModalResidual(Statistics):
             expect_floating(argument, each, f"of shape (..., {dim})")
             shape = tuple(each.shape[:-1]) if shape is None else shape
             expect(each.shape == (*shape, dim), argument, f"a tensor of shape {(*shape, dim)}", each)
+            expect_device(argument, each, self.mean)
         dtype = self.mean.dtype
         for each in tokens.values():
             dtype = torch.promote_types(dtype, each.dtype)

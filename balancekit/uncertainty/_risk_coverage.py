@@ -12,7 +12,7 @@ over all their orders.
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, expect_floating, expect_shape
+from balancekit._checks import expect, expect_device, expect_floating, expect_shape
 from balancekit._precision import widen
 from balancekit._typing import Float
 
@@ -41,6 +41,7 @@ def risk_coverage(
     expect_floating("losses", losses, '"b"', ndim=1)
     expect(uncertainty.shape[0] > 0, "uncertainty", "at least one input", uncertainty)
     expect_shape("losses", losses, tuple(uncertainty.shape))
+    expect_device("losses", losses, uncertainty)
     ranked, order = uncertainty.sort()
     ordered = losses[order].double().masked_fill(ranked.isnan(), float("nan"))
     tie = torch.cat([torch.zeros_like(order[:1]), (ranked[1:] != ranked[:-1]).cumsum(0)])

@@ -12,7 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from balancekit._checks import expect, in_range
+from balancekit._checks import expect, expect_device, in_range
 from balancekit._precision import widen
 from balancekit._typing import Float, Int
 from balancekit.uncertainty._measures import expect_samples
@@ -64,3 +64,4 @@ def _expect_classes(labels: object, samples: Tensor) -> None:
     assert isinstance(labels, Tensor)
     expect(tuple(labels.shape) == shape, "labels", f"an integer tensor of shape {shape}", labels)
     in_range("labels", labels, samples.shape[-1])
+    expect_device("labels", labels, samples)
