@@ -440,20 +440,6 @@ def test_without_an_optimizer_the_calls_are_the_clock() -> None:
     assert history["score/audio"][0].tolist() == [0, 2, 4]
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        (lambda: watch(nn.ReLU()), TypeError, "sources"),
-        (lambda: watch(OGM(1.0), MLB()), ValueError, "at most one of each kind"),
-        (lambda: watch(OGM(1.0), every=0), ValueError, "every"),
-        (lambda: watch(OGM(1.0), optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters())), ValueError, "branches"),
-    ],
-)
-def test_wrong_calls(call, error, words: str) -> None:
-    with pytest.raises(error, match=words), call():
-        pass
-
-
 # --- single measures ---
 
 

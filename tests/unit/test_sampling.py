@@ -187,44 +187,6 @@ def test_a_nan_is_not_hidden() -> None:
         assert each.isnan().tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        (lambda: shapley_values(torch.zeros(()), ["a"]), TypeError, ("value", "callable")),
-        (lambda: shapley_values(lambda s: 1.0, ["a"]), TypeError, ("value", "floating-point", "1.0")),
-        (lambda: shapley_values(lambda s: torch.ones(2, dtype=torch.int64), ["a"]), TypeError, ("value", "int64")),
-        (lambda: shapley_values(lambda s: torch.ones(len(s)), ["a", "b"]), ValueError, ("value", "(2,)", "(1,)")),
-        (lambda: shapley_values(lambda s: torch.ones(2), "ab"), TypeError, ("modalities", "list", "'ab'")),
-        (lambda: shapley_values(lambda s: torch.ones(2), [0, 1]), TypeError, ("modalities", "names", "[0, 1]")),
-        (lambda: shapley_values(lambda s: torch.ones(2), []), ValueError, ("modalities", "at least one", "[]")),
-        (lambda: shapley_values(lambda s: torch.ones(2), ["a", "a"]), ValueError, ("modalities", "differ", "'a'")),
-        (lambda: shapley_values(lambda s: torch.ones(2), list("abcdefghijk")), ValueError, ("10", "`permutations`")),
-        (lambda: shapley_values(lambda s: torch.ones(2), ["a"], empty="0"), TypeError, ("empty", "number", "'0'")),
-        (
-            lambda: shapley_values(lambda s: torch.ones(2), ["a"], empty=torch.ones(3)),
-            ValueError,
-            ("empty", "(2,)", "(3,)"),
-        ),
-        (
-            lambda: shapley_values(lambda s: torch.ones(2), ["a"], empty=torch.ones((), dtype=torch.int64)),
-            TypeError,
-            ("empty", "floating-point", "int64"),
-        ),
-        (
-            lambda: shapley_values(lambda s: torch.ones(2), ["a"], permutations=0),
-            ValueError,
-            ("permutations", "1", "0"),
-        ),
-        (lambda: shapley_values(lambda s: torch.ones(2), ["a"], permutations=1.5), TypeError, ("permutations", "1.5")),
-    ],
-)
-def test_wrong_calls_of_shapley_values(call, error, words) -> None:
-    with pytest.raises(error) as caught:
-        call()
-    for word in (*words, "expected", "found"):
-        assert word in str(caught.value)
-
-
 # SMV
 
 
@@ -319,59 +281,6 @@ def test_a_plan_is_a_sampler() -> None:
     loader = DataLoader(Pairs(), batch_size=4, sampler=[*zip(index.tolist(), keep, strict=True)])
     (batch,) = loader
     assert batch.tolist() == [[10.0, 10.0], [11.0, 11.0], [0.0, 10.0], [11.0, 0.0]]
-
-
-LABELS = torch.tensor([0, 1])
-PAIR = {("a",): LABELS, ("v",): LABELS, ("a", "v"): LABELS}
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "words"),
-    [
-        (lambda: smv_values([LABELS], LABELS), TypeError, ("predictions", "mapping")),
-        (lambda: smv_values({"a": LABELS}, LABELS), TypeError, ("predictions", "tuples or frozensets", "'a'")),
-        (lambda: smv_values({(0,): LABELS}, LABELS), TypeError, ("predictions", "names", "(0,)")),
-        (lambda: smv_values({}, LABELS), ValueError, ("predictions", "every subset", "[]")),
-        (lambda: smv_values({("a",): LABELS, ("v",): LABELS}, LABELS), ValueError, ("every subset", "('v',)")),
-        (lambda: smv_values({**PAIR, ("v", "a"): LABELS}, LABELS), ValueError, ("once", "('v', 'a')")),
-        (lambda: smv_values({**PAIR, (): LABELS}, LABELS), ValueError, ("but the empty one", "()")),
-        (lambda: smv_values({("a",): LABELS, ("v", "v"): LABELS}, LABELS), ValueError, ("once", "('v', 'v')")),
-        (lambda: smv_values({("a",): LABELS, ("v",): LABELS, ("a", "t"): LABELS}, LABELS), ValueError, ("'t'",)),
-        (lambda: smv_values({**PAIR, ("v",): LABELS[:1]}, LABELS), ValueError, ("predictions[('v',)]", "(2,)", "(1,)")),
-        (lambda: smv_values({**PAIR, ("v",): LABELS / 2}, LABELS), TypeError, ("predictions[('v',)]", "float32")),
-        (lambda: smv_values(PAIR, LABELS[None]), ValueError, ("labels", "(b,)", "(1, 2)")),
-        (lambda: smv_values(PAIR, LABELS > 0), TypeError, ("labels", "integers", "bool")),
-        (lambda: smv_values(PAIR, LABELS - 1), ValueError, ("labels", "-1")),
-        (lambda: smv_values(PAIR, [0, 1]), TypeError, ("labels", "integer tensor", "[0, 1]")),
-        (lambda: smv_copies(LABELS[None]), TypeError, ("values", "floating-point", "int64")),
-        (lambda: smv_copies(torch.zeros(2)), ValueError, ("values", "(b, m)", "(2,)")),
-        (lambda: smv_weights(torch.zeros(2)), ValueError, ("values", "(b, m)", "(2,)")),
-        (lambda: smv_weights(torch.zeros(0, 2)), ValueError, ("values", "at least one", "(0, 2)")),
-        (lambda: smv_plan(torch.zeros(2, 2)), TypeError, ("copies", "integers", "float32")),
-        (lambda: smv_plan(LABELS), ValueError, ("copies", "(b, m)", "(2,)")),
-        (lambda: smv_plan(LABELS[:, None] - 1), ValueError, ("copies", "-1")),
-        (lambda: smv_plan(LABELS[:, None][:, :0]), ValueError, ("copies", "at least one modality", "(2, 0)")),
-        (lambda: smv_plan([[0, 1]]), TypeError, ("copies", "integer tensor", "[[0, 1]]")),
-        (lambda: remix_assign([torch.zeros(1, 2)]), TypeError, ("logits", "mapping")),
-        (lambda: remix_assign({}), ValueError, ("logits", "at least one", "{}")),
-        (lambda: remix_assign({"a": LABELS[None]}), TypeError, ("logits['a']", "floating-point", "int64")),
-        (
-            lambda: remix_assign({"a": torch.zeros(1, 2), "v": torch.zeros(1, 3)}),
-            ValueError,
-            ("logits['v']", "(1, 2)", "(1, 3)"),
-        ),
-        (lambda: remix_batches(LABELS[None], 2), ValueError, ("assignment", "(b,)", "(1, 2)")),
-        (lambda: remix_batches(LABELS / 2, 2), TypeError, ("assignment", "integers", "float32")),
-        (lambda: remix_batches([0, 1], 2), TypeError, ("assignment", "integer tensor", "[0, 1]")),
-        (lambda: remix_batches(LABELS, 0), ValueError, ("batch_size", "at least 1", "0")),
-        (lambda: remix_batches(LABELS, 2.0), TypeError, ("batch_size", "integer", "2.0")),
-    ],
-)
-def test_wrong_calls(call, error, words) -> None:
-    with pytest.raises(error) as caught:
-        call()
-    for word in (*words, "expected", "found"):
-        assert word in str(caught.value)
 
 
 # Data Remixing

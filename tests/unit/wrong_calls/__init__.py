@@ -1,16 +1,16 @@
 """Wrong calls, one table a room. What each must raise, and what its message must name."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
-
-from torch import nn
 
 
 class Case(NamedTuple):
-    """A wrong call: the error, the words its message must hold, and the modules that it must leave as they were."""
+    """A wrong call, the error, and the words that its message must hold: the argument, then what is special.
+
+    Make what the call works on outside of it, in the module: all of that must be as it was afterwards.
+    """
 
     name: str
     call: Callable[[], object]
     error: type[Exception]
     words: tuple[str, ...]
-    watched: Sequence[nn.Module] = ()

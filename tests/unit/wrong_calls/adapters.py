@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,11 +13,13 @@ from balancekit.adapters import (
     Parallel,
     Tap,
     central_difference,
+    complete,
     convolve_tokens,
     gated_attention,
     hub,
     missing,
     remove,
+    ring,
 )
 from tests.unit.wrong_calls import Case
 
@@ -56,10 +59,15 @@ def told(model: nn.Module, present: Tensor) -> None:
         pass
 
 
-def other_tokens_than_the_tap_saw() -> None:
-    SOURCE(torch.ones(4, 5))
-    TAPPED(TOKENS)
+SOURCE(torch.ones(4, 5))
+BASE = nn.Linear(3, 3)
+CLASH, TWICE = Clash(), Parallel(nn.Linear(3, 3), nn.Linear(3, 3))
+EARLY = Parallel(nn.Linear(3, 3), nn.Linear(3, 3), input_of=nn.Linear(3, 3))
+NARROW = Parallel(nn.Identity(), nn.Linear(3, 1))
 
+TRUST, KERNEL = torch.ones(2, 3), torch.ones(16, 16, 3, 3)
+TAPPED_LAYER = nn.Linear(3, 3)
+TAP_OF_NOTHING = Tap(TAPPED_LAYER, lambda y: None)
 
 CASES = [
     Case("heads", lambda: GatedCrossAttention(16, width=8, heads=3), ValueError, ("heads", "8", "3")),
@@ -185,11 +193,11 @@ CASES = [
         ValueError,
         ("own_confidence", "None", "'query'"),
     ),
-    Case("input-of", lambda: Parallel(nn.Linear(3, 3), SIDE, input_of="x"), TypeError, ("input_of", "'x'")),
-    Case("input-of-base", lambda: Parallel(SIDE, nn.Linear(3, 3), input_of=SIDE), ValueError, ("input_of", "another")),
+    Case("input-of", lambda: Parallel(BASE, SIDE, input_of="x"), TypeError, ("input_of", "'x'")),
+    Case("input-of-base", lambda: Parallel(SIDE, BASE, input_of=SIDE), ValueError, ("input_of", "another")),
     Case(
         "input-never",
-        lambda: Parallel(nn.Linear(3, 3), SIDE, input_of=nn.Linear(3, 3))(torch.zeros(2, 3)),
+        lambda: EARLY(torch.zeros(2, 3)),
         RuntimeError,
         ("input_of", "before each run of the base"),
     ),
@@ -197,15 +205,15 @@ CASES = [
     Case("into", lambda: CROSS.into("ir"), ValueError, ("modality", "'ir'")),
     Case("batch", lambda: CROSS(torch.zeros(3, 5, 16)), ValueError, ("tokens", "m = 2", "(3, 5, 16)")),
     Case("trust", lambda: CROSS(TOKENS, torch.ones(2, 4)), ValueError, ("confidence", "(2, 5)", "(2, 4)")),
-    Case("tap-shape", other_tokens_than_the_tap_saw, ValueError, ("confidence", "Tap", "(2, 5)", "(4, 5)")),
+    Case("tap-shape", lambda: TAPPED(TOKENS), ValueError, ("confidence", "Tap", "(2, 5)", "(4, 5)")),
     Case("tap-early", lambda: TOO_LATE.value, RuntimeError, ("Tap.value", "has run")),
     Case("tap-module", lambda: Tap(torch.relu, torch.relu), TypeError, ("module",)),
-    Case("tap-fn", lambda: Tap(nn.Linear(3, 3), 0.5), TypeError, ("fn", "0.5")),
+    Case("tap-fn", lambda: Tap(BASE, 0.5), TypeError, ("fn", "0.5")),
     Case("base", lambda: Parallel(torch.relu, SIDE), TypeError, ("base",)),
     Case("side", lambda: Parallel(SIDE, torch.relu), TypeError, ("side",)),
     Case("scale", lambda: Parallel(nn.Identity(), SIDE, scale="2"), TypeError, ("scale", "'2'")),
-    Case("side-clash", lambda: Parallel(Clash(), SIDE), ValueError, ("base", "side"), (SIDE,)),
-    Case("side-twice", lambda: Parallel(Parallel(SIDE, nn.Linear(3, 3)), SIDE), ValueError, ("base", "side"), (SIDE,)),
+    Case("side-clash", lambda: Parallel(CLASH, SIDE), ValueError, ("base", "side")),
+    Case("side-twice", lambda: Parallel(TWICE, SIDE), ValueError, ("base", "side")),
     Case(
         "base-dict",
         lambda: Parallel(Named(), SIDE)(torch.zeros(2, 3)),
@@ -214,8 +222,94 @@ CASES = [
     ),
     Case(
         "side-shape",
-        lambda: Parallel(nn.Identity(), nn.Linear(3, 1))(torch.zeros(2, 3)),
+        lambda: NARROW(torch.zeros(2, 3)),
         ValueError,
         ("side", "(2, 3)", "(2, 1)"),
     ),
+    Case("q-list", lambda: gated_attention([1.0], QKV, QKV), TypeError, ("q", "'b h n d'", "[1.0]")),
+    Case("q-axes", lambda: gated_attention(QKV[0], QKV, QKV), ValueError, ("q", "'b h n d'", "(1, 3, 4)")),
+    Case("k-integers", lambda: gated_attention(QKV, QKV.long(), QKV), TypeError, ("k", "int64")),
+    Case("k-width", lambda: gated_attention(QKV, QKV[..., :2], QKV), ValueError, ("k", "(2, 1, 3, 4)", "(2, 1, 3, 2)")),
+    Case("k-batch", lambda: gated_attention(QKV, QKV[:1], QKV), ValueError, ("k", "(2, 1, 3, 4)", "(1, 1, 3, 4)")),
+    Case(
+        "v-count", lambda: gated_attention(QKV, QKV, QKV[:, :, :2]), ValueError, ("v", "(2, 1, 3, 4)", "(2, 1, 2, 4)")
+    ),
+    Case("v-none", lambda: gated_attention(QKV, QKV, None), TypeError, ("v", "None")),
+    Case("v-elsewhere", lambda: gated_attention(QKV, QKV, QKV.to("meta")), ValueError, ("v", "on cpu", "on meta")),
+    Case("attention-list", lambda: gated_attention(QKV, QKV, QKV, [1.0]), TypeError, ("confidence", "[1.0]")),
+    Case("attention-mask", lambda: gated_attention(QKV, QKV, QKV, TRUST > 0), TypeError, ("confidence", "bool")),
+    Case(
+        "attention-away",
+        lambda: gated_attention(QKV, QKV, QKV, TRUST.to("meta")),
+        ValueError,
+        ("confidence", "on meta"),
+    ),
+    Case("own-list", lambda: SHARED([1.0], TOKENS), TypeError, ("own", "[1.0]")),
+    Case("other-elsewhere", lambda: SHARED(TOKENS, TOKENS.to("meta")), ValueError, ("other", "on cpu", "on meta")),
+    Case(
+        "confidence-elsewhere",
+        lambda: SHARED(TOKENS, TOKENS, torch.ones(2, 5, device="meta")),
+        ValueError,
+        ("confidence", "on meta"),
+    ),
+    Case("scale-nan", lambda: GatedCrossAttention(16, scale=float("nan")), ValueError, ("scale", "nan")),
+    Case("heads-bool", lambda: GatedCrossAttention(16, heads=True), TypeError, ("heads", "True")),
+    Case(
+        "dict-elsewhere",
+        lambda: CROSS({"rgb": TOKENS, "depth": TOKENS.to("meta")}),
+        ValueError,
+        ("tokens['depth']", "on cpu", "on meta"),
+    ),
+    Case(
+        "trust-elsewhere",
+        lambda: CROSS({"rgb": TOKENS}, {"rgb": torch.ones(2, 5, device="meta")}),
+        ValueError,
+        ("confidence['rgb']", "on meta"),
+    ),
+    Case(
+        "present-elsewhere",
+        lambda: CROSS(TOKENS, present=torch.ones(2, 1, device="meta") > 0),
+        ValueError,
+        ("present", "on meta"),
+    ),
+    Case("present-list", lambda: CROSS(TOKENS, present=[[True], [True]]), TypeError, ("present", "[True]")),
+    Case("weight-array", lambda: central_difference(np.ones((1, 1, 3, 3)), 0.5), TypeError, ("weight", "ndarray")),
+    Case(
+        "weight-axes", lambda: central_difference(KERNEL[0], 0.5), ValueError, ("weight", "'o i kh kw'", "(16, 3, 3)")
+    ),
+    Case("weight-integers", lambda: central_difference(KERNEL.long(), 0.5), TypeError, ("weight", "int64")),
+    Case("difference-theta", lambda: central_difference(KERNEL, 1.5), ValueError, ("theta", "[0.0, 1.0]", "1.5")),
+    Case("difference-theta-nan", lambda: central_difference(KERNEL, float("nan")), ValueError, ("theta", "nan")),
+    Case("difference-theta-list", lambda: central_difference(KERNEL, [0.5]), TypeError, ("theta", "[0.5]")),
+    Case("kernel-zero", lambda: CentralDifferenceConv2d(1, 1, 0), ValueError, ("kernel_size", "at least 1", "0")),
+    Case("kernel-float", lambda: CentralDifferenceConv2d(1, 1, 3.0), TypeError, ("kernel_size", "3.0")),
+    Case("kernel-word", lambda: CentralDifferenceConv2d(1, 1, "3x3"), TypeError, ("kernel_size", "'3x3'")),
+    Case("convolve-list", lambda: convolve_tokens([1.0], KERNEL, 2), TypeError, ("tokens", "[1.0]")),
+    Case("convolve-axes", lambda: convolve_tokens(TOKENS[0], KERNEL, 2), ValueError, ("tokens", "'b n i'", "(5, 16)")),
+    Case(
+        "convolve-width",
+        lambda: convolve_tokens(TOKENS[..., :8], KERNEL, 2),
+        ValueError,
+        ("kernel", "(16, 8, 3, 3)", "(16, 16, 3, 3)"),
+    ),
+    Case(
+        "convolve-even",
+        lambda: convolve_tokens(TOKENS, KERNEL[..., :2], 2),
+        ValueError,
+        ("kernel", "odd sides", "(16, 16, 3, 2)"),
+    ),
+    Case("convolve-kernel", lambda: convolve_tokens(TOKENS, 3, 2), TypeError, ("kernel", "found 3")),
+    Case("convolve-grid", lambda: convolve_tokens(TOKENS, KERNEL, (2, 2, 2)), ValueError, ("grid", "(2, 2, 2)")),
+    Case("convolve-prefix", lambda: convolve_tokens(TOKENS, KERNEL, 2, prefix=1.0), TypeError, ("prefix", "1.0")),
+    Case(
+        "convolve-elsewhere", lambda: convolve_tokens(TOKENS, KERNEL.to("meta"), 2), ValueError, ("kernel", "on meta")
+    ),
+    Case("ring-string", lambda: ring("rgb"), TypeError, ("modalities", "'rgb'")),
+    Case("ring-twice", lambda: ring(("a", "a")), ValueError, ("modalities", "('a', 'a')")),
+    Case("complete-numbers", lambda: complete((0, 1)), TypeError, ("modalities", "(0, 1)")),
+    Case("complete-nothing", lambda: complete(()), ValueError, ("modalities", "()")),
+    Case("side-clash-hook", lambda: Parallel(CLASH, SIDE, input_of=BASE), ValueError, ("base", "side")),
+    Case("parallel-nan", lambda: Parallel(BASE, SIDE, scale=float("nan")), ValueError, ("scale", "nan")),
+    Case("tap-none", lambda: TAP_OF_NOTHING(torch.ones(1, 3)), TypeError, ("fn", "a tensor", "None")),
+    Case("remove-string", lambda: remove("model"), TypeError, ("model", "'model'")),
 ]

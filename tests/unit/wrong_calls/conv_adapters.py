@@ -12,8 +12,17 @@ TOKENS = torch.zeros(2, 5, 16)
 SEQUENCE = torch.zeros(2, 13, 16)
 
 
+with missing(MULTI, torch.ones(2, 2, dtype=torch.bool)):  # from now on it has an attribute for it
+    MULTI(SEQUENCE)
+
+
 def present_of_another_batch() -> None:
     with missing(MULTI, torch.ones(2, 3, dtype=torch.bool)):
+        MULTI(SEQUENCE)
+
+
+def present_elsewhere() -> None:
+    with missing(MULTI, torch.ones(2, 2, device="meta") > 0):
         MULTI(SEQUENCE)
 
 
@@ -50,4 +59,7 @@ CASES = [
         ("tokens", "1 prefix + 2 modalities · 2·3 grid = 13", "(2, 7, 16)"),
     ),
     Case("present", present_of_another_batch, ValueError, ("present", "(2, 2)", "(2, 3)")),
+    Case("present-elsewhere", present_elsewhere, ValueError, ("present", "on cpu", "on meta")),
+    Case("tokens-list", lambda: CONV([1.0]), TypeError, ("tokens", "[1.0]")),
+    Case("theta-nan", lambda: CDCAdapter(16, theta=float("nan"), grid=2), ValueError, ("theta", "nan")),
 ]

@@ -12,8 +12,9 @@ for module, arguments in ((PLAIN, (X,)), (BY_CLASS, (X, Y)), (BOTH, (TOKENS,))):
     module.commit()
     module.accumulate(*arguments)
     module.calibrate(*arguments)
-WATCH = (PLAIN, BY_CLASS, BOTH)
 TWO = {"a": 2, "b": 2}
+
+AWAY = X.to("meta")
 
 CASES = [
     Case("no width", lambda: FeatureDensity(0), ValueError, ("dim", "at least 1", "0")),
@@ -30,23 +31,22 @@ CASES = [
     Case("no classes", lambda: FeatureDensity(3, classes=0), ValueError, ("classes", "at least 1", "0")),
     Case("shrinkage of two", lambda: FeatureDensity(3, shrinkage=2.0), ValueError, ("shrinkage", "[0.0, 1.0]", "2.0")),
     Case("decay of nan", lambda: FeatureDensity(3, decay=float("nan")), ValueError, ("decay", "nan")),
-    Case("features as a list", lambda: PLAIN([1.0]), TypeError, ("features", "(..., 3)", "[1.0]"), WATCH),
-    Case("integers", lambda: PLAIN.accumulate(X.long()), TypeError, ("features", "int64"), WATCH),
-    Case("another width", lambda: PLAIN.accumulate(X[:, :2]), ValueError, ("features", "(..., 3)", "(4, 2)"), WATCH),
-    Case("calibrate a scalar", lambda: PLAIN.calibrate(X[0, 0]), ValueError, ("features", "(..., 3)", "()"), WATCH),
-    Case("labels without classes", lambda: PLAIN.accumulate(X, Y), ValueError, ("labels", "None", "int64"), WATCH),
-    Case("no labels to fit", lambda: BY_CLASS.accumulate(X), TypeError, ("labels", "class", "None"), WATCH),
-    Case("labels as a list", lambda: BY_CLASS(X, [0, 1]), TypeError, ("labels", "(4,)", "[0, 1]"), WATCH),
-    Case("too few labels", lambda: BY_CLASS.calibrate(X, Y[:3]), ValueError, ("labels", "(4,)", "(3,)"), WATCH),
+    Case("features as a list", lambda: PLAIN([1.0]), TypeError, ("features", "(..., 3)", "[1.0]")),
+    Case("integers", lambda: PLAIN.accumulate(X.long()), TypeError, ("features", "int64")),
+    Case("another width", lambda: PLAIN.accumulate(X[:, :2]), ValueError, ("features", "(..., 3)", "(4, 2)")),
+    Case("calibrate a scalar", lambda: PLAIN.calibrate(X[0, 0]), ValueError, ("features", "(..., 3)", "()")),
+    Case("labels without classes", lambda: PLAIN.accumulate(X, Y), ValueError, ("labels", "None", "int64")),
+    Case("no labels to fit", lambda: BY_CLASS.accumulate(X), TypeError, ("labels", "class", "None")),
+    Case("labels as a list", lambda: BY_CLASS(X, [0, 1]), TypeError, ("labels", "(4,)", "[0, 1]")),
+    Case("too few labels", lambda: BY_CLASS.calibrate(X, Y[:3]), ValueError, ("labels", "(4,)", "(3,)")),
     Case(
         "labels of more axes",
         lambda: BY_CLASS.accumulate(X, Y.expand(2, 4)),
         ValueError,
         ("labels", "(4,)", "(2, 4)"),
-        WATCH,
     ),
-    Case("labels as floats", lambda: BY_CLASS.confidence(X, Y.float()), TypeError, ("labels", "float32"), WATCH),
-    Case("label too high", lambda: BY_CLASS.accumulate(X, Y + 1), ValueError, ("labels", "0 to 1", "1 to 2"), WATCH),
+    Case("labels as floats", lambda: BY_CLASS.confidence(X, Y.float()), TypeError, ("labels", "float32")),
+    Case("label too high", lambda: BY_CLASS.accumulate(X, Y + 1), ValueError, ("labels", "0 to 1", "1 to 2")),
     Case("dims as a list", lambda: CrossModalResidual([2, 3]), TypeError, ("dims", "mapping", "[2, 3]")),
     Case("one modality", lambda: CrossModalResidual({"rgb": 2}), ValueError, ("dims", "two", "'rgb'")),
     Case("a name that is none", lambda: CrossModalResidual({"a": 2, 1: 2}), TypeError, ("dims", "strings", "1")),
@@ -59,28 +59,45 @@ CASES = [
         ("covariance", "'full'", "'low-rank'"),
     ),
     Case("residual that grows", lambda: CrossModalResidual(TWO, decay=1.1), ValueError, ("decay", "[0.0, 1.0]", "1.1")),
-    Case("tokens as a tensor", lambda: BOTH(X), TypeError, ("tokens", "rgb, depth", "(4, 3)"), WATCH),
-    Case("a modality missing", lambda: BOTH.accumulate({"rgb": X}), ValueError, ("tokens", "depth", "['rgb']"), WATCH),
-    Case("a modality more", lambda: BOTH({**TOKENS, "ir": X}), ValueError, ("tokens", "exactly", "'ir'"), WATCH),
+    Case("tokens as a tensor", lambda: BOTH(X), TypeError, ("tokens", "rgb, depth", "(4, 3)")),
+    Case("a modality missing", lambda: BOTH.accumulate({"rgb": X}), ValueError, ("tokens", "depth", "['rgb']")),
+    Case("a modality more", lambda: BOTH({**TOKENS, "ir": X}), ValueError, ("tokens", "exactly", "'ir'")),
     Case(
         "tokens as integers",
         lambda: BOTH.calibrate({**TOKENS, "depth": X[:, :2].long()}),
         TypeError,
         ("tokens['depth']", "(..., 2)", "int64"),
-        WATCH,
     ),
     Case(
         "tokens of another number",
         lambda: BOTH.accumulate({**TOKENS, "depth": X[:2, :2]}),
         ValueError,
         ("tokens['depth']", "(4, 2)", "(2, 2)"),
-        WATCH,
     ),
     Case(
         "tokens of another width",
         lambda: BOTH.confidence({**TOKENS, "rgb": X[:, :2]}),
         ValueError,
         ("tokens['rgb']", "(4, 3)", "(4, 2)"),
-        WATCH,
+    ),
+    Case("features elsewhere", lambda: PLAIN.accumulate(AWAY), ValueError, ("features", "on cpu", "on meta")),
+    Case("calibrate elsewhere", lambda: PLAIN.calibrate(AWAY), ValueError, ("features", "on meta")),
+    Case("labels elsewhere", lambda: BY_CLASS.accumulate(X, Y.to("meta")), ValueError, ("labels", "on cpu", "on meta")),
+    Case("confidence elsewhere", lambda: BY_CLASS.confidence(X, Y.to("meta")), ValueError, ("labels", "on meta")),
+    Case("features as an array", lambda: PLAIN(X.numpy()), TypeError, ("features", "ndarray")),
+    Case("label negative", lambda: BY_CLASS(X, Y - 1), ValueError, ("labels", "0 to 1", "-1 to 0")),
+    Case(
+        "tokens elsewhere",
+        lambda: BOTH.accumulate({"rgb": AWAY, "depth": X[:, :2]}),
+        ValueError,
+        ("tokens['rgb']", "on meta"),
+    ),
+    Case("width as a bool", lambda: FeatureDensity(True), TypeError, ("dim", "True")),
+    Case("context with a clash", lambda: CrossModalResidual(TWO, context={"a": 4}), ValueError, ("context", "a, b")),
+    Case(
+        "context as a float",
+        lambda: CrossModalResidual({"a": 2}, context={"c": 1.5}),
+        TypeError,
+        ("context['c']", "1.5"),
     ),
 ]

@@ -4,6 +4,7 @@ import torch
 from torchjd.aggregation import UPGrad, UPGradWeighting
 
 from balancekit import MinNorm, MMPareto, PCGrad, ReGrad, Step, from_torchjd
+from balancekit.surgery import min_norm_weights, pcgrad_weights
 from balancekit.testing import check_rule
 from tests.unit.wrong_calls import Case
 
@@ -41,4 +42,14 @@ CASES = [
     Case("checked-rule-is-a-function", lambda: check_rule(lambda gram, step: gram), TypeError, ("rule", "uses_total")),
     Case("no-modality", lambda: check_rule(ReGrad(), modalities=(0,)), ValueError, ("modalities", "at least 1", "0")),
     Case("no-draw", lambda: check_rule(ReGrad(), draws=0), ValueError, ("draws", "at least 1", "0")),
+    Case("checked-modalities", lambda: check_rule(ReGrad(), modalities=3), TypeError, ("modalities", "a list", "3")),
+    Case(
+        "checked-nobody", lambda: check_rule(ReGrad(), modalities=()), TypeError, ("modalities", "at least one", "()")
+    ),
+    Case("checked-seed", lambda: check_rule(ReGrad(), seed="0"), TypeError, ("seed", "'0'")),
+    Case("checked-seed-half", lambda: check_rule(ReGrad(), seed=0.5), TypeError, ("seed", "0.5")),
+    Case("checked-tolerance", lambda: check_rule(ReGrad(), tolerance=None), TypeError, ("tolerance", "None")),
+    Case("checked-tolerance-nan", lambda: check_rule(ReGrad(), tolerance=NAN), ValueError, ("tolerance", "nan")),
+    Case("pcgrad-eight", lambda: pcgrad_weights(torch.eye(8)[None]), ValueError, ("gram", "at most 7", "8")),
+    Case("min-norm-eleven", lambda: min_norm_weights(torch.eye(11)[None]), ValueError, ("gram", "at most 10", "11")),
 ]

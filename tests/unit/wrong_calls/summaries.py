@@ -33,6 +33,9 @@ def valued(variance: torch.Tensor | None = None) -> ValueSummary:
     return summary
 
 
+FILLED, VALUES, ELSEWHERE = seen(), valued(), ProbabilitySummary()
+ELSEWHERE.update(probs[:1].to("meta"))
+
 CASES = [
     Case("corrected one", lambda: mutual_information(probs[:1], corrected=True), ValueError, ("probs", "two samples")),
     # ProbabilitySummary
@@ -90,8 +93,8 @@ CASES = [
     Case("spread of no channel", lambda: sample_spread(probs[..., :0]), ValueError, ("samples", "channel")),
     # query
     Case("query dim", lambda: ProbabilisticQuery(0), ValueError, ("dim", "0")),
-    Case("query tokens", lambda: head(probs[..., :3]), ValueError, ("tokens", "(3, 2, 4)"), (head,)),
-    Case("query integers", lambda: head(integers), TypeError, ("tokens", "int64"), (head,)),
+    Case("query tokens", lambda: head(probs[..., :3]), ValueError, ("tokens", "(3, 2, 4)")),
+    Case("query integers", lambda: head(integers), TypeError, ("tokens", "int64")),
     Case(
         "divergence shapes",
         lambda: standard_normal_divergence(probs, log_variance=probs[:1]),
@@ -99,6 +102,33 @@ CASES = [
         ("log_variance", "(3, 2, 4)"),
     ),
     Case("divergence mean", lambda: standard_normal_divergence(integers, log_variance=probs), TypeError, ("mean",)),
+    Case("probs elsewhere", lambda: FILLED.update(probs[:1].to("meta")), ValueError, ("probs", "on cpu", "on meta")),
+    Case("merge elsewhere", lambda: FILLED.merge(ELSEWHERE), ValueError, ("other", "on cpu", "on meta")),
+    Case("values elsewhere", lambda: VALUES.update(probs.to("meta")), ValueError, ("values", "on meta")),
+    Case(
+        "variance elsewhere",
+        lambda: ValueSummary().update(probs, probs.to("meta")),
+        ValueError,
+        ("variance", "on meta"),
+    ),
+    Case("values a list", lambda: VALUES.update([1.0]), TypeError, ("values", "[1.0]")),
+    Case(
+        "labels elsewhere", lambda: brier_score(probs, labels.to("meta")), ValueError, ("labels", "on cpu", "on meta")
+    ),
+    Case(
+        "likelihood elsewhere",
+        lambda: negative_log_likelihood(probs, labels.to("meta")),
+        ValueError,
+        ("labels", "on meta"),
+    ),
+    Case("risk elsewhere", lambda: risk_coverage(doubt, doubt.to("meta")), ValueError, ("losses", "on cpu", "on meta")),
+    Case("area list", lambda: area_under_risk_coverage([0.5], doubt), TypeError, ("uncertainty", "[0.5]")),
+    Case(
+        "divergence elsewhere",
+        lambda: standard_normal_divergence(probs, log_variance=probs.to("meta")),
+        ValueError,
+        ("log_variance", "on meta"),
+    ),
 ]
 
 
