@@ -7,7 +7,7 @@ WORKERS ?= 2
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -W error
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo digits finetune test test-foreign check bench bench-uncertainty bench-adapters efficacy modality-gap build wheel-test release-test docs links gallery clean
+.PHONY: help demo digits finetune test test-foreign test-newest check soak chaos bench bench-uncertainty bench-adapters efficacy modality-gap build wheel-test release-test docs links gallery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,24 @@ $(VENV)-foreign/.ready: constraints-foreign.txt
 
 test-foreign: $(VENV)-foreign/.ready  ## the adapters in backbones of torchvision, timm, transformers and torch
 	PYTHONPATH=. $(VENV)-foreign/bin/python -m pytest -W error tests/foreign
+
+$(VENV)-foreign/.suite: $(VENV)-foreign/.ready pyproject.toml constraints.txt
+	$(VENV)-foreign/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'  # the first with --group
+	grep -v '^torch==' constraints.txt > $(VENV)-foreign/others.txt
+	$(VENV)-foreign/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c constraints-foreign.txt -c $(VENV)-foreign/others.txt -e '.[examples]' --group test
+	@touch $@
+
+test-newest: $(VENV)-foreign/.suite  ## laws, oracles, unit and integration tests with the newest torch
+	OMP_NUM_THREADS=1 $(VENV)-foreign/bin/python -m pytest -n $(WORKERS) --dist loadfile -W error \
+		tests/unit tests/laws tests/oracles tests/integration
+
+soak: $(VENV)/.test  ## ten thousand steps with everything on, a thousand of every wrapper: what is left behind
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/soak.py
+
+chaos: $(VENV)/.test  ## trainings killed at random moments and resumed; processes that meet with misfortunes
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/kills.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/chaos.py
 
 check: $(VENV)/.lint  ## style, types, the layering of imports, a clean import
 	$(BIN)/ruff check

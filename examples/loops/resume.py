@@ -7,7 +7,7 @@ the old one, and moved to its place when it is on the disk: a kill leaves one of
 """
 
 import os
-import sys
+from argparse import ArgumentParser
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -57,4 +57,7 @@ def load(path: Path, parts: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    run(lambda *parts: go_on(*parts, Path(sys.argv[1])) if sys.argv[1:] else train(*parts))
+    parser = ArgumentParser(usage="resume.py [CHECKPOINT]")
+    parser.add_argument("checkpoint", nargs="?", type=Path)
+    path = parser.parse_args().checkpoint
+    run(lambda *parts: go_on(*parts, path) if path else train(*parts))
