@@ -56,7 +56,7 @@ def across_ranks(
         ]
         # the last line of the table: whether ranks agree on what stands where, and the numbers outside the branches
         mark = zlib.crc32(repr(list(names)).encode())
-        table.append([float(mark), *(float(found.outside.get(r, 0)) for r in range(count))])
+        table.append([float(mark), *(found.outside.get(r, 0.0) for r in range(count))])
         dtype = step.losses.dtype
         here = step.present.double()  # a rank without the widest loss must send as much as the others
         mine = [step.losses, step.confidence, step.speed.where(step.present, 0)]

@@ -61,7 +61,7 @@ def survey(
     outside: dict[int, float] = {}
     for leaf in (leaf for leaf in rows if leaf not in owners):
         for r in rows[leaf]:
-            outside[r] = outside.get(r, 0) + leaf.numel()
+            outside[r] = outside.get(r, 0.0) + leaf.numel()
     seen = {} if witness is None else walk.reach(witness).leaves
     awaited = walk.awaited()
     reached_by = {leaf: frozenset(reached) for leaf, reached in rows.items()}

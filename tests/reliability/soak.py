@@ -177,6 +177,7 @@ class Training:
         self.optimizer.zero_grad()
         loss.backward()
         scale_updates(self.optimizer, coefficients)
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)  # prototypes that follow their features let both grow
         self.optimizer.step()
         self.scheduler.step()
         self.density.accumulate(features["rgb"])
