@@ -345,6 +345,7 @@ def main() -> int:
     parser.add_argument("--ranks", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     chosen = parser.parse_args()
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # DDP wonders whether it must look for unused ones
     counts = Counter((schedule.kind, found) for schedule, found in trials(chosen.ranks, chosen.seeds))
     print("\n" + "".join(f"{kind:>10}" for kind in ("steady", "fatal", "joined")))
     for each in OUTCOMES:
