@@ -1,5 +1,6 @@
 """What the Rebalancer and a call of it accept."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -41,8 +42,9 @@ def check_call(
             item = values[name]
             fits = item.ndim <= 1 and item.numel() > 0 if isinstance(item, Tensor) else is_real(item)
             expect(fits, f"{argument}[{name!r}]", 'a number, or a tensor () or "b"', item)
-            if argument == "confidence" and not isinstance(item, Tensor):  # no tensor is read; a NaN may pass
-                expect(not (item < 0 or item > 1), f"{argument}[{name!r}]", "a number in [0, 1]", item)
+            if argument == "confidence" and not isinstance(item, Tensor):  # no tensor is read; what is not finite shows
+                fits = 0 <= item <= 1 or not math.isfinite(item)
+                expect(fits, f"{argument}[{name!r}]", "a number in [0, 1]", item)
 
 
 def check_options(rule: Rule, per: str, independent: bool, low_memory: bool, every: int) -> None:

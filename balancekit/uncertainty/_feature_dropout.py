@@ -128,8 +128,8 @@ def _decayed(exponent: Tensor) -> Tensor:
 def _drawn_spread(like: Tensor, p: float, samples: int, generator: torch.Generator | None) -> Tensor:
     """One draw for each element: its value rises by a step wherever a uniform number reaches the next probability.
 
-    ``uniform_`` keeps the device's generator under ``torch.compile``, which replaces ``rand`` by a slower one. The
-    comparison is written into floating point, as results of another type take longer.
+    In torch 2.13 ``uniform_`` keeps the device's generator under ``torch.compile``, which replaces ``rand`` by a slower
+    one. The comparison is written into floating point, as results of another type take longer.
     """
     uniform = torch.empty_like(like).uniform_(generator=generator)
     spread, reached = torch.zeros_like(like), torch.empty_like(like)

@@ -240,7 +240,7 @@ def test_a_copy_made_within_watch_is_not_watched(copied: Callable[[Any], Any]) -
     twin.run(2)
     first = census(*twin.parts())
     twin.run(4)
-    assert census(*twin.parts()).tensors == first.tensors
+    assert census(*twin.parts()).tensors <= first.tensors  # garbage of other tests may go
     assert numbers(history) == numbers(snapshot) == seen
     assert len(pickle.dumps(snapshot)) < 20_000  # numbers, and not what was watched
 
