@@ -92,7 +92,8 @@ def relearn_strength(
     expect_number("rate", rate, low=0.0)
     if isinstance(purity_train, Tensor) and isinstance(purity_val, Tensor):
         expect_shape("purity_val", purity_val, tuple(purity_train.shape))
-        expect_device("purity_val", purity_val, purity_train)
+        if purity_val.ndim:  # a scalar of the CPU goes with any device
+            expect_device("purity_val", purity_val, purity_train)
     train, val = (widen(torch.as_tensor(value)) for value in (purity_train, purity_val))
     return torch.tanh(rate * (train - val).abs())
 

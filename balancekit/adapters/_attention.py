@@ -220,7 +220,7 @@ class GatedCrossAttention(nn.Module):
 
 def _mean(confidence: Tensor) -> Tensor:
     """Mean over the tokens; 0 where there are none to be trusted."""
-    return confidence.sum(-1, keepdim=True) / max(confidence.shape[-1], 1)
+    return confidence.mean(-1, keepdim=True) if confidence.shape[-1] else confidence.new_zeros(len(confidence), 1)
 
 
 def _without(tokens: Tensor, confidence: Tensor | None) -> Tensor:

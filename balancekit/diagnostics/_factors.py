@@ -16,17 +16,20 @@ class Factors:
 
     A step may be left out (a gradient scaler does so where gradients overflow), and the next backward begins anew. So
     one parameter of each branch says when a backward finds no gradient: what was within the one that was dropped is
-    over.
+    over. Before a gradient is accumulated it is seen whether there is one, also in the passes of surgery, which
+    accumulate none.
     """
 
     def __init__(self, branches: Branches | None = None) -> None:
         self.updates: dict[str, Tensor | float] = {}
         self._told: dict[str, list[Factor]] = {}  # and no backward since
         self._within: dict[str, list[Factor]] = {}  # the gradients that there are
+        self._fresh: set[str] = set()
         self._handles: list[Any] = []
         for m in branches or ():
             for p in [p for p in branches[m] if p.requires_grad][:1]:  # type: ignore[index]
-                self._handles.append(p.register_hook(partial(self._backward, m, p)))
+                self._handles.append(p.register_hook(partial(self._look, m, p)))
+                self._handles.append(p.register_post_accumulate_grad_hook(partial(self._accumulated, m)))
 
     def add(self, on: str, coefficients: Mapping[str, Tensor | float]) -> None:
         """An actuator was called."""
@@ -60,6 +63,9 @@ class Factors:
     def _every(self, m: str) -> list[Factor]:
         return [*self._within.get(m, ()), *self._told.get(m, ())]
 
-    def _backward(self, m: str, p: Tensor, _: Tensor) -> None:
-        before = [] if p.grad is None else self._within.get(m, [])
+    def _look(self, m: str, p: Tensor, _: Tensor) -> None:
+        (self._fresh.add if p.grad is None else self._fresh.discard)(m)
+
+    def _accumulated(self, m: str, _: Tensor) -> None:
+        before = [] if m in self._fresh else self._within.get(m, [])
         self._within[m] = [*before, *self._told.pop(m, [])]

@@ -50,6 +50,9 @@ def watch(
     ``no gradient``  a loss term given to ``history.term`` reaches no parameter of any branch
     ===============  ===============================================================================================
 
+    Actuators are heard by every watch that is open in the thread: watch one training at a time. A Rebalancer with
+    ``weight=0`` has no gradients to compare, so its cosines are NaN; to measure without acting, give it 1e-6.
+
     Args:
         sources: at most one of each kind.
         optimizer: its steps are the clock; without it the calls of the sources are.

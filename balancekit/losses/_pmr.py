@@ -10,7 +10,7 @@ To be added to the cross-entropy of the fused head. Both act under every optimiz
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from balancekit._checks import expect, expect_device, expect_number, expect_shape
 from balancekit._distributed import all_reduce_sum, expect_agreement
@@ -64,13 +64,15 @@ def pmr_loss(
         Test: tests/oracles/test_pmr.py
     """
     expect_modalities("features", features, "of shape (b, d)", ndim=2)
-    expect(isinstance(banks, Mapping), "banks", "a mapping from modalities to banks", banks, error=TypeError)
+    fits = isinstance(banks, Mapping | nn.ModuleDict)
+    expect(fits, "banks", "a mapping from modalities to banks", banks, error=TypeError)
     expect_names("banks", banks, features)
     expect_number("alpha", alpha, low=0.0)
     expect_number("mu", mu, low=0.0)
     for name, z in features.items():
         bank = banks[name]
-        expect(isinstance(bank, PrototypeBank), f"banks[{name!r}]", "a PrototypeBank", bank, error=TypeError)
+        fits = hasattr(bank, "prototypes") and hasattr(bank, "seen")  # a compiled one is no PrototypeBank
+        expect(fits, f"banks[{name!r}]", "a PrototypeBank", bank, error=TypeError)
         expect_shape(f"features[{name!r}]", z, (z.shape[0], bank.prototypes.shape[1]))
         expect_device(f"features[{name!r}]", z, bank.prototypes)
     scores, terms, entropies = [], [], []

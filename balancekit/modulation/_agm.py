@@ -23,7 +23,7 @@ from balancekit.modulation._scores import cross_entropy_score
 
 
 def clamped_cross_entropy(logits: Mapping[str, Float[Tensor, "b c"]], labels: Tensor) -> Float[Tensor, "b m"]:
-    """Cross-entropy in nats with probabilities of at least 1e-8, so that no ratio is infinite; that of 0 stays so."""
+    """Cross-entropy in nats with probabilities of at least 1e-8; where one is 0 it is infinite, as the loss is."""
     error = cross_entropy_score(logits, labels)
     return torch.where(error.isinf(), error, error.clamp(max=-math.log(1e-8)))
 

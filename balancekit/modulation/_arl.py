@@ -94,8 +94,9 @@ class ARL(Modulator):
         entropy = entropy_score(logits)
         names = tuple(logits)
         there = presence(names, entropy, present)
-        loudness, _ = batch_mean(names, stacked(logits).abs().mean(-1), there)
-        entropy, here = batch_mean(names, entropy, there)
+        both = torch.cat([entropy, stacked(logits).abs().mean(-1)], -1)
+        means, counted = batch_mean(names, both, there.repeat(1, 2))
+        (entropy, loudness), here = means.chunk(2, -1), counted[: len(names)]
         k = arl_coefficient(entropy, loudness, self.temperature, present=here)
         if self.released:
             k = torch.where(here, 1 + 1 / here.sum(), 1)

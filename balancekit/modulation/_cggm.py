@@ -8,7 +8,7 @@ Where accuracies fall D comes near 0 and the printed form explodes: d = (.05, âˆ
 in [0, 1], where it lies as long as nothing falls, and is (M âˆ’ 1) / M, as for equal gains, where D is not positive.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -72,9 +72,9 @@ class CGGM(nn.Module):
     accuracy: Tensor
     calls: Tensor
 
-    def __init__(self, modalities: Sequence[str], scale: float = 1.3, *, released: bool = False) -> None:
+    def __init__(self, modalities: Collection[str], scale: float = 1.3, *, released: bool = False) -> None:
         super().__init__()
-        several = isinstance(modalities, Sequence) and not isinstance(modalities, str)
+        several = isinstance(modalities, Collection) and not isinstance(modalities, str)
         expect(several, "modalities", "a list of names", modalities, error=TypeError)
         different = len(set(modalities)) == len(modalities) > 0
         expect(different, "modalities", "names that differ, at least one", list(modalities))
@@ -90,8 +90,8 @@ class CGGM(nn.Module):
         expect(
             set(accuracies) == set(self.modalities), "accuracies", f"one of {list(self.modalities)}", list(accuracies)
         )
-        now = side_by_side("accuracies", {m: accuracies[m] for m in self.modalities})
-        gains = now.to(self.accuracy) - self.accuracy
+        now = side_by_side("accuracies", {m: accuracies[m] for m in self.modalities}).to(self.accuracy)
+        gains = now - self.accuracy
         finite = now.isfinite().all()
         k = torch.where((self.calls == 0) & finite, 1, cggm_coefficient(gains, self.scale, released=self.released))
         self.accuracy.copy_(now.where(finite, self.accuracy))

@@ -36,7 +36,8 @@ def scale_gradients(
         coefficients: a number or a tensor () for each branch that is to be scaled.
         noise: add ε, to every branch of `coefficients`.
         generator: of the noise, on the device of the parameters. Processes of one training need equal ones, as
-            gradients are averaged before; without one they agree on a seed, and each must make the call.
+            gradients are averaged before; without one they agree on a seed, which is read on the host, and each
+            must make the call.
         released: only tensors of four axes, the weights of convolutions, as in the released code: on a transformer
             nothing happens, and only :func:`~balancekit.diagnostics.watch` says so.
 
@@ -57,7 +58,7 @@ def scale_gradients(
     for name, k in coefficients.items():
         if isinstance(k, Tensor) and k.device.type != "cpu":  # a scalar of the CPU goes with any device
             expect_device(f"coefficients[{name!r}]", k, gradients[name][0])
-    if noise and generator is None and world_size() > 1:
+    if noise and generator is None and gradients and world_size() > 1:
         generator = common_generator(next(each[0].device for each in gradients.values()))
     acted: dict[str, dict[str, Tensor | float]] = {"gradients": {}, "noise": {}}
     for name, each in gradients.items():

@@ -107,7 +107,7 @@ def _times(name: str, k: Tensor | float) -> Any:
         if isinstance(factor, Tensor) and factor.ndim:
             factor = factor.reshape(-1, *[1] * (gradient.ndim - 1))
         found = gradient * factor
-        if torch.is_anomaly_enabled() and bool(found.isnan().any()) and not bool(gradient.isnan().any()):
+        if torch.is_anomaly_enabled() and bool(found.isnan().any()) and bool(gradient.isfinite().all()):
             # a hook has no name there: the node before it, which is the user's, would be blamed
             raise RuntimeError(f"modulate: coefficients[{name!r}]: expected finite numbers, found one that makes NaN")
         return found

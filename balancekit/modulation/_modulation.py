@@ -142,7 +142,8 @@ def presence(names: tuple[str, ...], scores: Tensor, present: Presence | None) -
         expected = f"a bool tensor of shape {tuple(scores.shape[:1])}"
         fits = isinstance(each, Tensor) and each.dtype == torch.bool and each.shape == scores.shape[:1]
         expect(fits, f"present[{name!r}]", expected, each)
-        expect_device(f"present[{name!r}]", each, scores)
+        if each.device.type != "cpu":  # as a data loader brings it
+            expect_device(f"present[{name!r}]", each, scores)
         there[:, names.index(name)] = each
     return there
 

@@ -57,8 +57,8 @@ class MSLR(nn.Module):
         """Let accuracies join the window, if all are finite, and return the factors; of zeros, as they were given."""
         expect_mapping("accuracies", accuracies)
         expect(set(accuracies) == set(self.factors), "accuracies", f"one of {list(self.factors)}", list(accuracies))
-        now = side_by_side("accuracies", {m: accuracies[m] for m in self.factors})
-        finite, last = now.isfinite().all(), torch.cat([self.last[1:], now[None].to(self.last)])
+        now = side_by_side("accuracies", {m: accuracies[m] for m in self.factors}).to(self.last)
+        finite, last = now.isfinite().all(), torch.cat([self.last[1:], now[None]])
         mean = last.sum(0) / (self.count + 1).clamp(max=self.window)
         ratio = torch.where(mean == 0, 1, last[-1] / mean)
         self.last.copy_(last.where(finite, self.last))

@@ -88,9 +88,10 @@ class _Rates:
             self.act()
 
     def act(self) -> None:
-        for group, k in self.waiting:  # the last look at it: a gradient scaler sees gradients alone
-            finite = isinstance(k, Tensor) or math.isfinite(k)
-            expect(finite, f"coefficients[{group['name']!r}]", "a finite number", k, error=RuntimeError)
+        bad = [(group, k) for group, k in self.waiting if not (isinstance(k, Tensor) or math.isfinite(k))]
+        for group, k in bad:  # the last look at it: a gradient scaler sees gradients alone
+            self.waiting, self.stepping = [], False
+            expect(False, f"coefficients[{group['name']!r}]", "a finite number", k, error=RuntimeError)
         self.held = [(group, group["lr"]) for group, _ in self.waiting]
         for group, factor in self.waiting:
             group["lr"] = group["lr"] * factor

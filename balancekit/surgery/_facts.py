@@ -83,5 +83,6 @@ def across_ranks(
         shares = found.shares | {
             leaf: takers / world_size() for leaf, (takers, *_) in zip(leaves, rows, strict=True) if leaf in found.shares
         }
-        survey = found._replace(reached_by={**everywhere, **others}, outside=dict(enumerate(outside)), shares=shares)
+        outside = {r: numbers / world_size() for r, numbers in enumerate(outside)}
+        survey = found._replace(reached_by={**everywhere, **others}, outside=outside, shares=shares)
         return averaged, ranks.to(dtype), survey, somewhere

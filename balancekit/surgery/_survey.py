@@ -17,7 +17,7 @@ class Survey(NamedTuple):
     Attributes:
         reached_by: the rows; on any rank, if ranks are averaged.
         obstacles: by row.
-        outside: how many numbers of no branch each row reaches, by row; of all ranks, if ranks are averaged.
+        outside: how many numbers of no branch each row reaches, by row; the mean over ranks, if they are averaged.
         shares: for each tensor that takes part on this rank, which part of the ranks it does so on.
         awaited: the tensors for which DistributedDataParallel waits, if it looks for unused ones.
     """

@@ -368,3 +368,9 @@ def test_a_token_at_confidence_zero_cannot_leak(gate: str, queries: str, bad: fl
         keep[0, 3] = False  # the token itself keeps its residual, and with it what it holds
         expected = adapter(clean, fellow, **trust(adapter, doubt, sure))
         torch.testing.assert_close(delta[keep], expected[keep])
+
+
+def test_a_full_confidence_of_many_tokens_is_no_gate_in_half_precision() -> None:
+    adapter = grown("output", queries="own").to(torch.bfloat16)
+    own, other = draw(1, 257, 6, dtype=torch.bfloat16), draw(1, 257, 6, dtype=torch.bfloat16)
+    assert torch.equal(adapter(own, other, torch.ones(1, 257, dtype=torch.bfloat16)), adapter(own, other))

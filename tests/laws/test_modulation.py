@@ -235,6 +235,21 @@ def test_a_step_that_fails_leaves_no_scaled_rate() -> None:
         assert optimizer.param_groups[0]["lr"] == 1.0
 
 
+def test_a_refused_coefficient_leaves_the_next_step_as_it_was() -> None:
+    w = torch.zeros(1, requires_grad=True)
+    optimizer = torch.optim.SGD([{"name": "audio", "params": [w]}], lr=1.0)
+    w.grad = torch.ones(1)
+    scale_updates(optimizer, {"audio": torch.nan})
+    with pytest.raises(RuntimeError, match=r"coefficients.'audio'.: expected a finite number, found nan"):
+        optimizer.step()
+    assert w.item() == 0
+    scale_updates(optimizer, {"audio": 0.5})
+    assert optimizer.param_groups[0]["lr"] == 1.0
+    for expected in (-0.5, -1.5):
+        optimizer.step()
+        assert w.item() == expected
+
+
 def test_in_a_closure_it_acts_on_the_step_that_runs() -> None:
     w = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.Adam([{"name": "audio", "params": [w]}], lr=1.0)

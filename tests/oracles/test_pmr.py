@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from balancekit.losses import pmr_loss
 from balancekit.modulation import pmr_weights
@@ -41,6 +42,13 @@ def test_the_loss_is_equations_8_to_13(seed: int, alpha: float, mu: float) -> No
     lists = [z.tolist() for z in features.values()], labels.tolist(), [b.prototypes.tolist() for b in banks.values()]
     actual = pmr_loss(features, labels, banks, alpha=alpha, mu=mu)
     assert actual.item() == pytest.approx(oracle.loss(*lists, alpha, mu), rel=1e-10)
+
+
+def test_banks_may_be_a_module_and_compiled() -> None:
+    features, labels, banks = drawn(0)
+    expected = pmr_loss(features, labels, banks, mu=1e-2)
+    for held in (nn.ModuleDict(banks), {m: torch.compile(bank, backend="eager") for m, bank in banks.items()}):
+        assert torch.equal(pmr_loss(features, labels, held, mu=1e-2), expected)
 
 
 def test_the_entropy_term_has_a_gradient_and_the_released_code_has_no_such_term() -> None:

@@ -191,6 +191,27 @@ def test_efficacy_is_that_of_a_training_without_the_coefficient(kind) -> None:
     assert gradient["efficacy/audio"][1] == pytest.approx([expected] * 14, rel=1e-2)
 
 
+@pytest.mark.parametrize("per", ["tensor", "branch", "model"])
+def test_the_passes_of_surgery_are_no_backward(per: str) -> None:
+    model = Late()
+    branches = Branches(model, {"audio": "audio", "video": "video"})
+    optimizer = torch.optim.SGD(branches.param_groups(lr=1e-2))
+    balancer = Rebalancer(branches, ReGrad(), per=per)
+    with watch(balancer, optimizer=optimizer, every=1) as history:
+        for step in range(3):
+            x, y = data(step)
+            with branches.capture() as features:
+                loss = F.cross_entropy(model(*x), y)
+            alone = {name: z.square().mean() for name, z in features.items()}
+            alone["audio"] = alone["audio"] + features["video"].mean()  # so that losses meet
+            loss = balancer(loss, alone)
+            modulate(features, {"audio": 0.5}, loss)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert history["efficacy/audio"][1] == pytest.approx([0.5] * 3, rel=1e-3)
+
+
 def test_what_cannot_be_known_is_not_guessed() -> None:
     zero = Modulation(OGM(0.8).score, OGM(0.8).ratio, lambda ratio: torch.tensor([0.0, 1.0]))
     history, _ = run(modulator=zero, act=at_features)
