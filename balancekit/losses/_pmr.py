@@ -8,6 +8,7 @@ To be added to the cross-entropy of the fused head. Both act under every optimiz
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from balancekit.prototypes import PrototypeBank, prototype_entropy, prototypical
 def pmr_loss(
     features: Mapping[str, Float[Tensor, "b _"]],
     labels: Int[Tensor, "b"],
-    banks: Mapping[str, PrototypeBank],
+    banks: Mapping[str, PrototypeBank] | nn.ModuleDict,
     *,
     alpha: float = 1.0,
     mu: float = 0.0,
@@ -66,18 +67,19 @@ def pmr_loss(
     expect_modalities("features", features, "of shape (b, d)", ndim=2)
     fits = isinstance(banks, Mapping | nn.ModuleDict)
     expect(fits, "banks", "a mapping from modalities to banks", banks, error=TypeError)
-    expect_names("banks", banks, features)
+    held: dict[str, Any] = dict(banks.items())
+    expect_names("banks", held, features)
     expect_number("alpha", alpha, low=0.0)
     expect_number("mu", mu, low=0.0)
     for name, z in features.items():
-        bank = banks[name]
+        bank = held[name]
         fits = hasattr(bank, "prototypes") and hasattr(bank, "seen")  # a compiled one is no PrototypeBank
         expect(fits, f"banks[{name!r}]", "a PrototypeBank", bank, error=TypeError)
         expect_shape(f"features[{name!r}]", z, (z.shape[0], bank.prototypes.shape[1]))
         expect_device(f"features[{name!r}]", z, bank.prototypes)
     scores, terms, entropies = [], [], []
     for name, z in features.items():
-        bank = banks[name]
+        bank = held[name]
         each = prototypical_cross_entropy(z, labels, bank.prototypes, seen=bank.seen, reduction="none")
         known = bank.seen[labels.long()]
         scores.append((each.detach().neg().exp() * known).sum())  # Eq. 8; a class never seen has probability 0
