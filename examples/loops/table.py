@@ -8,6 +8,7 @@ in two processes and are compared with one that has the whole batch.
 """
 
 import json
+import os
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -117,9 +118,9 @@ def main() -> None:
     if args.rank_of:
         cells = column(args.rank_of)
         if dist.get_rank() == 0:
-            print(json.dumps(cells))
-        dist.destroy_process_group()
-        return
+            print(json.dumps(cells), flush=True)
+        dist.barrier()
+        os._exit(0)  # DTensor keeps gloo's threads, and one that frees a tensor while Python ends would abort
     columns = {loop: (in_several_processes if loop in SEVERAL else column)(loop) for loop in args.loops or LOOPS}
     print(f"| journey | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     refusals: list[str] = []
