@@ -7,7 +7,7 @@ WORKERS ?= 2
 TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -W error
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo digits finetune test test-foreign test-newest check soak chaos bench bench-uncertainty bench-adapters efficacy modality-gap build wheel-test release-test docs links gallery clean
+.PHONY: help demo digits finetune test test-foreign test-newest check soak chaos mutation bench bench-uncertainty bench-adapters efficacy modality-gap build wheel-test release-test docs links gallery clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -71,6 +71,10 @@ soak: $(VENV)/.test  ## ten thousand steps with everything on, a thousand of eve
 chaos: $(VENV)/.test  ## trainings killed at random moments and resumed; processes that meet with misfortunes
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/kills.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/chaos.py
+
+mutation: $(VENV)/.test  ## changes one thing in one function at a time: which tests notice (an hour)
+	$(PIP) --group mutation
+	$(BIN)/python tests/reliability/mutation.py
 
 check: $(VENV)/.lint  ## style, types, the layering of imports, a clean import
 	$(BIN)/ruff check

@@ -31,7 +31,7 @@ def confidence_ratio(scores: Float[Tensor, "*b m"], *, present: Bool[Tensor, "*b
     """The confidence over the mean of the others', from logarithms; 1 where there is no other."""
     other = present.unsqueeze(-2) & ~torch.eye(scores.shape[-1], dtype=torch.bool, device=scores.device)
     theirs = torch.where(other, scores.unsqueeze(-2), -torch.inf)
-    mean = theirs.logsumexp(-1) - other.sum(-1).clamp(min=1).log()
+    mean = theirs.logsumexp(-1) - other.sum(-1).clamp(min=1).to(scores.dtype).log()
     return torch.where(present & other.any(-1), (scores - mean).exp(), 1)
 
 

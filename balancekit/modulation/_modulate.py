@@ -57,9 +57,9 @@ def modulate(
     for name, k in coefficients.items():
         z = acting[name]
         expect(isinstance(z, Tensor), f"features[{name!r}]", "a tensor", z, error=TypeError)
-        fits = k.ndim == 0 or (k.ndim == 1 and k.shape[0] == z.shape[0]) if isinstance(k, Tensor) else is_real(k)
+        fits = k.ndim == 0 or k.shape == z.shape[:1] if isinstance(k, Tensor) else is_real(k)
         fits = fits and not (isinstance(k, Tensor) and k.is_complex())
-        expect(fits, f"coefficients[{name!r}]", f"a number, a tensor () or one of shape ({z.shape[0]},)", k)
+        expect(fits, f"coefficients[{name!r}]", f"a number, a tensor () or one of shape {tuple(z.shape[:1])}", k)
     lost = sorted(set(acting) - passed(loss, acting))
     expect(not lost, "features", "tensors that the loss depends on, which the model went on with; not so", lost)
     for name, k in coefficients.items():

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 
 from balancekit.uncertainty import CrossModalResidual, FeatureDensity
+from balancekit.uncertainty import _whitening as whitening
+from balancekit.uncertainty._quantiles import BINS, HIGH, LOW, Calibration, position
 from tests.oracles import density as oracle
 
 DIM, CLASSES = 5, 3
@@ -81,3 +83,125 @@ def test_confidence_is_the_conformal_p_value_to_the_width_of_a_bin() -> None:
     query = torch.cat([calibration[:50], 3 + (draw(2, 50)[0] - 3) * 2])
     for d, confidence in zip(density(query).numpy(), density.confidence(query).numpy(), strict=True):
         assert oracle.p_value(d * width, scores) - 1e-12 <= confidence <= oracle.p_value(d / width, scores) + 1e-12
+
+
+def double(*values: object) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def close(found: Tensor, *expected: object) -> None:
+    torch.testing.assert_close(found, double(*expected), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("covariance", ["diag", "full"])
+def test_residual_with_a_context(covariance: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    widths, tokens = {"rgb": 4, "ir": 3, "place": 2}, {}
+    hidden = torch.randn(70, DIM, generator=g, dtype=torch.float64)
+    for name, d in widths.items():
+        mixing = torch.randn(DIM, d, generator=g, dtype=torch.float64)
+        tokens[name] = hidden @ mixing + 0.5 * torch.randn(70, d, generator=g, dtype=torch.float64)
+    chosen = {"context": {"place": 2}, "covariance": covariance}
+    residual = CrossModalResidual({"rgb": 4, "ir": 3}, **chosen).double()
+    residual.accumulate({name: x[:64] for name, x in tokens.items()})
+    residual.commit()
+    found = residual({name: x[64:] for name, x in tokens.items()})
+    assert list(found) == ["rgb", "ir"]
+    arrays = [x[:64].numpy() for x in tokens.values()], [x[64:].numpy() for x in tokens.values()]
+    for m, each in enumerate(found.values()):
+        expected = oracle.residuals(*arrays, m, 1e-2, covariance == "full")  # the ridge by default
+        np.testing.assert_allclose(each.numpy(), expected, rtol=1e-9)
+
+
+def test_one_modality_and_a_context_without_a_ridge() -> None:
+    residual = CrossModalResidual({"a": 1}, context={"c": 1}, ridge=0.0).double()
+    c = double([-1], [-1], [1], [1])
+    residual.accumulate({"a": 2 * c + double([-1], [1], [-1], [1]), "c": c})
+    residual.commit()
+    close(residual({"a": double(-3), "c": double(1)})["a"][None], 5)
+
+
+def test_tokens_are_promoted_to_the_widest_of_all() -> None:
+    residual = CrossModalResidual({"a": 1, "b": 2})
+    found = residual({"a": torch.ones(3, 1, dtype=torch.bfloat16), "b": torch.ones(3, 2)})
+    assert found["a"].dtype == torch.float32
+    found = residual({"a": torch.ones(3, 1, dtype=torch.bfloat16), "b": torch.ones(3, 2).double()})
+    assert found["a"].dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        (FeatureDensity(3), "dim=3, covariance='diag', shrinkage=0.001, decay=1.0"),
+        (
+            FeatureDensity(3, covariance="low-rank", rank=2, classes=4, shrinkage=0.0, decay=0.5),
+            "dim=3, covariance='low-rank', rank=2, classes=4, shrinkage=0.0, decay=0.5",
+        ),
+        (
+            FeatureDensity(1, covariance="full", classes=1, shrinkage=1, decay=0),
+            "dim=1, covariance='full', classes=1, shrinkage=1, decay=0",
+        ),
+        (
+            CrossModalResidual({"a": 1, "b": 2}),
+            "{'a': 1, 'b': 2}, ridge=0.01, covariance='diag', decay=1.0",
+        ),
+        (
+            CrossModalResidual({"a": 1}, context={"c": 3}, ridge=0, covariance="full", decay=0.5),
+            "{'a': 1}, context={'c': 3}, ridge=0, covariance='full', decay=0.5",
+        ),
+    ],
+)
+def test_printed_form(module: FeatureDensity | CrossModalResidual, text: str) -> None:
+    assert module.extra_repr() == text
+
+
+def test_position_among_the_bins() -> None:
+    distance = double(0, LOW / 2, LOW, 2 * LOW, 1, HIGH, 2 * HIGH, torch.inf)
+    assert position(distance).tolist() == [0, 0.5, 1, 257, 1537, BINS - 1, BINS - 0.5, BINS]
+    assert BINS == 4098
+
+
+def test_confidence_of_two_kinds_by_hand() -> None:
+    calibration = Calibration(2)
+    calibration.add(double([1, 1, 4], [2, 0, 2 * HIGH]))
+    calibration.add(double([1], [torch.nan]))  # skipped
+    calibration.commit(torch.tensor(False))
+    assert not calibration.new_counts.any()
+    half = 2 ** (0.5 / 256)
+    query = double([0, 1, half, 2, 4 * half, 100, torch.inf], [0, LOW / 2, LOW, 2 * half, 3, 2 * HIGH, torch.inf])
+    found = 4 * calibration.confidence(query)
+    close(found, [4, 4, 3, 2, 1.5, 1, 1], [4, 3.5, 3, 2.5, 2, 1.5, 1])
+    assert calibration.confidence(query.reshape(2, 7, 1)).shape == (2, 7, 1)
+    calibration.add(double([8], [8]))
+    calibration.commit(torch.tensor(False))
+    assert calibration.counts.sum(1).tolist() == [4, 4]
+    calibration.add(double([8], [8]))
+    calibration.commit(torch.tensor(True))
+    assert not calibration.counts.any()
+    assert not calibration.new_counts.any()
+
+
+def test_deviations_and_correlations_by_hand() -> None:
+    close(whitening.deviations(double(4, 0)), 2, 2e-6**0.5)
+    close(whitening.deviations(double(0, 0)), 1e-15, 1e-15)
+    found = whitening.correlations(double([4, 3, 0], [3, 9, 1], [0, 1, 0]), double(2, 3, 0.5))
+    close(found, [1, 0.5, 0], [0.5, 1, 2 / 3], [0, 2 / 3, 1])
+    close(whitening.shrunk(double([1, 0.5], [0.5, 1]), 0.25), [1, 0.375], [0.375, 1])
+
+
+def test_whitener_by_hand() -> None:
+    close(whitening.whitener(double([4, 0], [0, 9])), [1 / 2, 0], [0, 1 / 3])
+    close(whitening.whitener(double([1, 0.6], [0.6, 1])), [1, 0], [-0.75, 1.25])
+    assert whitening.whitener(double([1, 2], [2, 1])).isnan().any()
+    assert whitening.cholesky(double([1, 2], [2, 1])).isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("variances", "gain", "scale"),
+    [((1, 2, 9), (1.5 / 9) ** 0.5 - 1, 1.5**-0.5), ((0, 0, 1), 1e-3 - 1, 1e3), ((0, 0, 0), 0.0, 1e3)],
+)
+def test_principal_gains_by_hand(variances: tuple[float, ...], gain: float, scale: float) -> None:
+    basis, gains, found = whitening.principal_gains(double(*variances).diag(), 1)
+    close(basis.abs(), [0], [0], [1])
+    close(gains, gain)
+    close(found[None], scale)

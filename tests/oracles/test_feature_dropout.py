@@ -159,3 +159,35 @@ def test_sampled_confidence_averages_to_the_expected() -> None:
     expected = dropout_confidence(x[:1], samples=6)
     error = sampled.std() / math.sqrt(len(sampled))
     assert (sampled.mean() - expected).abs() < 4 * error
+
+
+@pytest.mark.parametrize(("p", "samples"), [(0.3, 20), (0.1, 5), (0.5, 2), (0.9, 7), (0.0, 3)])
+def test_a_draw_is_the_quantile_of_one_uniform_number(p: float, samples: int) -> None:
+    x = features(3, 40)
+    uniform = torch.empty_like(x).uniform_(generator=torch.Generator().manual_seed(5)).numpy()
+    values, probabilities = zip(*sorted(oracle.law_of_std_by_counts(p, samples).items()), strict=True)
+    index = np.searchsorted(np.cumsum(probabilities)[:-1], uniform, side="right")
+    expected = np.abs(x.numpy()) * np.array(values)[index]
+    found = dropout_std(x, p, samples=samples, generator=torch.Generator().manual_seed(5))
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-11, atol=1e-14)
+    options = {"samples": samples, "method": "sampled", "generator": torch.Generator().manual_seed(5)}
+    confidence = dropout_confidence(x, p, rate=0.7, **options)
+    np.testing.assert_allclose(confidence.numpy(), np.exp(-0.7 * expected).mean(-1), rtol=1e-11)
+
+
+def test_defaults_are_those_of_the_paper() -> None:
+    x = features(2, 3)
+    assert torch.equal(dropout_confidence(x), dropout_confidence(x, 0.3, rate=2.25, samples=20, method="expected"))
+    assert torch.equal(dropout_std(x), dropout_std(x, 0.3))
+    assert not dropout_confidence(x.requires_grad_()).requires_grad
+
+
+def test_without_dropout_one_value_stays_to_hand_on_a_nan() -> None:
+    (never, first), (value, last) = spread_law(0.0, 20, 1e-3)
+    assert (never, first, last) == (0.0, 1.0, 0.0)
+    assert abs(value - math.sqrt(19 / 380)) < 1e-15
+
+
+def test_confidence_of_one_vector_is_one_number() -> None:
+    found = dropout_confidence(torch.tensor([1.0, -2.0]), 0.5, rate=1.0, method="limit")
+    assert abs(found.item() - (math.exp(-1) + math.exp(-2)) / 2) < 1e-7

@@ -55,3 +55,20 @@ def test_corrected_mutual_information_is_scaled_up_to_the_total() -> None:
     raw, corrected = uncertainty.mutual_information(probs), uncertainty.mutual_information(probs, corrected=True)
     assert corrected[0].item() == pytest.approx(2 * raw[0].item())
     assert corrected[1] == raw[1] == uncertainty.predictive_entropy(probs)[1]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_sample_of_one_input_without_an_axis(name: str) -> None:
+    for probs in ([[0.25, 0.75]], [[1.0]], [[0.5, 0.25, 0.25], [0.25, 0.5, 0.25]]):
+        found = getattr(uncertainty, name)(torch.tensor(probs, dtype=torch.float64))
+        assert found.item() == pytest.approx(getattr(oracle, name)(probs), abs=1e-12)
+        assert getattr(uncertainty, name)(torch.tensor(probs, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_confidence_of_a_doubt() -> None:
+    doubt = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
+    np.testing.assert_allclose(uncertainty.exponential_confidence(doubt).numpy(), np.exp([0, -0.5, -2]), rtol=1e-14)
+    np.testing.assert_allclose(uncertainty.exponential_confidence(doubt, 3).numpy(), np.exp([0, -1.5, -6]), rtol=1e-14)
+    for dtype in (torch.float32, torch.float64):
+        least = uncertainty.exponential_confidence(torch.tensor([1e4], dtype=dtype))
+        assert least.item() == torch.finfo(dtype).tiny

@@ -14,3 +14,12 @@ def test_divergence(mean: float, std: float) -> None:
     found = standard_normal_divergence(query.mean, log_variance=query.log_variance)
     assert found.item() == pytest.approx(expected, abs=1e-9, rel=1e-9)
     assert query.std.item() == pytest.approx(std, rel=1e-14)
+
+
+def test_divergence_is_the_sum_over_channels() -> None:
+    mean = torch.tensor([[[0.5, -1.0, 2.0], [0.0, 3.0, 1.0]]], dtype=torch.float64)
+    std = torch.tensor([[[1.0, 0.5, 2.0], [3.0, 0.1, 1.0]]], dtype=torch.float64)
+    found = standard_normal_divergence(mean, log_variance=2 * std.log())
+    pairs = [zip(*each, strict=True) for each in zip(mean[0].tolist(), std[0].tolist(), strict=True)]
+    expected = [sum(oracle.standard_normal_divergence(m, s) for m, s in pair) for pair in pairs]
+    assert found[0].tolist() == pytest.approx(expected, rel=1e-9)

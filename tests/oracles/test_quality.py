@@ -31,3 +31,14 @@ def test_risk_coverage(uncertainty: list[float]) -> None:
     np.testing.assert_allclose(found[0].numpy(), coverage, rtol=1e-15)
     np.testing.assert_allclose(found[1].numpy(), risk, rtol=1e-14)
     assert area_under_risk_coverage(*inputs).item() == pytest.approx(sum(risk) / len(risk), rel=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+def test_labels_of_any_integer_dtype_and_inputs_of_any_axes(dtype: torch.dtype) -> None:
+    probs = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]], dtype=torch.float64)
+    assert brier_score(probs, torch.tensor(1, dtype=dtype)).item() == 0.75**2 + 0.875**2 + 0.125**2
+    found = negative_log_likelihood(probs.log()[:1].expand(2, 3), torch.tensor(2, dtype=dtype))
+    assert found.item() == pytest.approx(-np.log(0.25), rel=1e-14)
+    wide, labels = probs[:, None, None].expand(2, 4, 5, 3), torch.full((4, 5), 1, dtype=dtype)
+    assert torch.equal(brier_score(wide, labels), brier_score(probs, labels[0, 0]).expand(4, 5))
+    assert negative_log_likelihood(wide, labels).shape == (4, 5)

@@ -1,5 +1,7 @@
 """Adapters: behaviour in models that others wrote."""
 
+import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -17,6 +19,8 @@ from balancekit.adapters import (
     gated_attention,
     hub,
 )
+from balancekit.adapters._bottleneck import UpProjection, quick_gelu
+from balancekit.adapters._gate import _loud
 from tests.compiling import fullgraph
 
 NAMES = ("rgb", "depth", "ir")
@@ -328,3 +332,262 @@ def test_a_wired_block_compiles_to_one_graph_and_never_reads_an_old_tap(in_place
         found, seen = compiled(x), tap.value
         torch.testing.assert_close(found, block(x))
         torch.testing.assert_close(seen, tap.value)
+
+
+# --- what a wrong argument is told, word for word
+
+TOKENS, SCORES = torch.zeros(2, 5, 8), torch.zeros(2, 1, 3, 4)
+PLAIN = GatedCrossAttention(8)
+WIRED = CrossModal(NAMES, hub("rgb", NAMES), partial(GatedCrossAttention, 8))
+BATCH = torch.zeros(6, 5, 8)
+KERNEL = torch.zeros(3, 8, 3, 3)
+COUNT, NATURAL, SHARE = "an integer of at least 1", "an integer of at least 0", "a number in [0.0, 1.0]"
+FLOATING = "a floating-point tensor"
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: GatedCrossAttention(0), f"dim: expected {COUNT}, found 0"),
+        (lambda: GatedCrossAttention(8, other_dim=0), f"other_dim: expected {COUNT}, found 0"),
+        (lambda: GatedCrossAttention(8, width=0), f"width: expected {COUNT}, found 0"),
+        (lambda: GatedCrossAttention(8, heads=0), f"heads: expected {COUNT}, found 0"),
+        (lambda: GatedCrossAttention(8, queries="x"), "queries: expected one of 'other', 'own', found 'x'"),
+        (
+            lambda: GatedCrossAttention(8, gate="x"),
+            "gate: expected one of 'query', 'key', 'output', 'key+output', found 'x'",
+        ),
+        (lambda: GatedCrossAttention(8, conv="x"), "conv: expected one of None, 'plain', 'cdc', found 'x'"),
+        (lambda: GatedCrossAttention(8, theta=-0.1), f"theta: expected {SHARE}, found -0.1"),
+        (lambda: GatedCrossAttention(8, theta=1.1), f"theta: expected {SHARE}, found 1.1"),
+        (lambda: GatedCrossAttention(8, prefix=-1), f"prefix: expected {NATURAL}, found -1"),
+        (lambda: GatedCrossAttention(8, dropout=-0.1), f"dropout: expected {SHARE}, found -0.1"),
+        (lambda: GatedCrossAttention(8, dropout=1.1), f"dropout: expected {SHARE}, found 1.1"),
+        (lambda: GatedCrossAttention(8, scale=torch.nan), "scale: expected a number in [-inf, inf], found nan"),
+        (lambda: GatedCrossAttention(8, conv="cdc", grid=0), f"grid: expected {COUNT}, found 0"),
+        (lambda: PLAIN([1], TOKENS), f"own: expected {FLOATING} 'b n d', found [1]"),
+        (lambda: PLAIN(TOKENS[0], TOKENS), f"own: expected {FLOATING} 'b n d', found a float32"),
+        (lambda: PLAIN(TOKENS, TOKENS[0]), f"other: expected {FLOATING} 'b k e', found a float32"),
+        (lambda: PLAIN(TOKENS, TOKENS[:1]), "other: expected a tensor of shape (2, 5, 8), found a float32"),
+        (lambda: PLAIN(TOKENS, TOKENS.to("meta")), "other: expected a tensor on cpu, found one on meta"),
+        (lambda: PLAIN(TOKENS, TOKENS, TOKENS), f"confidence: expected {FLOATING} 'b n', found a float32"),
+        (lambda: PLAIN(TOKENS, TOKENS, TOKENS[:, :2, 0]), "confidence: expected a tensor of shape (2, 5), found"),
+        (
+            lambda: PLAIN(TOKENS, TOKENS, TOKENS[..., 0].to("meta")),
+            "confidence: expected a tensor on cpu, found one on meta",
+        ),
+        (lambda: gated_attention(SCORES, SCORES, SCORES, gate="x"), "gate: expected one of 'query', 'key', found 'x'"),
+        (lambda: gated_attention([1], SCORES, SCORES), f"q: expected {FLOATING} 'b h n d', found [1]"),
+        (lambda: gated_attention(SCORES, SCORES[0], SCORES), f"k: expected {FLOATING} 'b h n d', found a float32"),
+        (lambda: gated_attention(SCORES, SCORES, SCORES[0]), f"v: expected {FLOATING} 'b h n d', found a float32"),
+        (lambda: gated_attention(SCORES, SCORES[:1], SCORES), "k: expected a tensor of shape (2, 1, 3, 4), found"),
+        (lambda: gated_attention(SCORES, SCORES, SCORES[:1]), "v: expected a tensor of shape (2, 1, 3, 4), found"),
+        (lambda: gated_attention(SCORES, SCORES.to("meta"), SCORES), "k: expected a tensor on cpu, found one on meta"),
+        (
+            lambda: gated_attention(SCORES, SCORES, SCORES, SCORES),
+            f"confidence: expected {FLOATING} 'b n', found a float32",
+        ),
+        (
+            lambda: gated_attention(SCORES, SCORES, SCORES, SCORES[:, 0, :2, 0]),
+            "confidence: expected a tensor of shape (2, 3), found",
+        ),
+        (
+            lambda: gated_attention(SCORES, SCORES, SCORES, SCORES[:, 0, :, 0].to("meta")),
+            "confidence: expected a tensor on cpu, found one on meta",
+        ),
+        (lambda: WIRED(BATCH[0]), f"tokens: expected {FLOATING} '(m b) n d', found a float32"),
+        (lambda: WIRED({"ir": BATCH[0]}), f"tokens['ir']: expected {FLOATING} 'b n d', found a float32"),
+        (
+            lambda: WIRED({"rgb": BATCH, "ir": BATCH.to("meta")}),
+            "tokens['ir']: expected a tensor on cpu, found one on meta",
+        ),
+        (lambda: WIRED(BATCH, BATCH), f"confidence: expected {FLOATING} '(m b) n', found a float32"),
+        (lambda: WIRED(BATCH, BATCH[:2, :, 0]), "confidence: expected a tensor of shape (6, 5), found"),
+        (lambda: WIRED(BATCH, BATCH[..., 0].to("meta")), "confidence: expected a tensor on cpu, found one on meta"),
+        (
+            lambda: WIRED({"rgb": BATCH}, {"rgb": BATCH}),
+            f"confidence['rgb']: expected {FLOATING} 'b n', found a float32",
+        ),
+        (
+            lambda: WIRED({"rgb": BATCH}, {"rgb": BATCH[:2, :, 0]}),
+            "confidence['rgb']: expected a tensor of shape (6, 5), found",
+        ),
+        (
+            lambda: WIRED({"rgb": BATCH}, {"rgb": BATCH[..., 0].to("meta")}),
+            "confidence['rgb']: expected a tensor on cpu, found one on meta",
+        ),
+        (
+            lambda: WIRED(BATCH, present=torch.ones(3, 1, dtype=torch.bool)),
+            "present: expected a tensor of shape (3, 2), found",
+        ),
+        (
+            lambda: WIRED(BATCH, present=torch.ones(3, 2, dtype=torch.bool, device="meta")),
+            "present: expected a tensor on cpu, found one on meta",
+        ),
+        (lambda: WIRED.into("x"), "modality: expected one of 'rgb', 'depth', 'ir', found 'x'"),
+        (lambda: hub("x", NAMES), "center: expected one of 'rgb', 'depth', 'ir', found 'x'"),
+        (lambda: Parallel(nn.Identity(), PLAIN, scale=torch.nan), "scale: expected a number in [-inf, inf], found nan"),
+        (lambda: CentralDifferenceConv2d(1, 1, (3, 0)), f"kernel_size: expected {COUNT}, found 0"),
+        (lambda: CentralDifferenceConv2d(1, 1, theta=1.1), f"theta: expected {SHARE}, found 1.1"),
+        (lambda: CentralDifferenceConv2d(1, 1, theta=-0.1), f"theta: expected {SHARE}, found -0.1"),
+        (
+            lambda: adapters.central_difference(KERNEL[0], 0),
+            f"weight: expected {FLOATING} 'o i kh kw', found a float32",
+        ),
+        (lambda: adapters.central_difference(KERNEL, 1.1), f"theta: expected {SHARE}, found 1.1"),
+        (lambda: adapters.central_difference(KERNEL, -0.1), f"theta: expected {SHARE}, found -0.1"),
+        (lambda: adapters.convolve_tokens(TOKENS, KERNEL, (2, 0)), f"grid: expected {COUNT}, found 0"),
+        (lambda: adapters.convolve_tokens(TOKENS, KERNEL, 2, -1), f"prefix: expected {NATURAL}, found -1"),
+        (
+            lambda: adapters.convolve_tokens(TOKENS[0], KERNEL, 2),
+            f"tokens: expected {FLOATING} 'b n i', found a float32",
+        ),
+        (
+            lambda: adapters.convolve_tokens(TOKENS, KERNEL[0], 2),
+            f"kernel: expected {FLOATING} 'o i kh kw', found a float32",
+        ),
+        (
+            lambda: adapters.convolve_tokens(TOKENS, KERNEL[:, :1], 2),
+            "kernel: expected a tensor of shape (3, 8, 3, 3), found",
+        ),
+        (
+            lambda: adapters.convolve_tokens(TOKENS, KERNEL.to("meta"), 2),
+            "kernel: expected a tensor on cpu, found one on meta",
+        ),
+        (
+            lambda: adapters.convolve_tokens(TOKENS, KERNEL, 3),
+            "tokens: expected 1 prefix + 3·3 grid = 10 tokens, found",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_told_what_is_expected(call: Callable[[], object], told: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"theta": 0.0, "prefix": 0, "dropout": 0.0, "width": 1, "heads": 1, "other_dim": 1},
+        {"theta": 1.0, "prefix": 2, "dropout": 1.0, "width": 4, "heads": 4, "scale": 0},
+    ],
+)
+def test_the_bounds_are_allowed(options: dict[str, float]) -> None:
+    adapter = GatedCrossAttention(1, conv="cdc", grid=1, **options)
+    assert (adapter.conv.theta, adapter.prefix, adapter.dropout.p) == tuple(
+        options[name] for name in ("theta", "prefix", "dropout")
+    )
+
+
+def test_the_defaults_are_those_of_the_released_code() -> None:
+    adapter = GatedCrossAttention(8, conv="cdc", grid=2)
+    assert (adapter.dim, adapter.other_dim, adapter.heads, adapter.prefix) == (8, 8, 8, 1)
+    assert (adapter.queries, adapter.gate, adapter.scale, adapter.grid) == ("other", "query", 1.0, (2, 2))
+    assert adapter.dropout.p == 0.2 and adapter.conv.theta == 0.5 and adapter.conv.bias is None
+    assert (adapter.down_own.out_features, adapter.norm.normalized_shape) == (8, (8,))
+    assert isinstance(adapter.query_norm, nn.Identity) and isinstance(adapter.key_norm, nn.Identity)
+    assert GatedCrossAttention(8).conv is None and GatedCrossAttention(8).grid is None
+    assert GatedCrossAttention(8, conv="plain", grid=2).conv.theta == 0.0
+    conv = CentralDifferenceConv2d(2, 3)
+    assert (conv.kernel_size, conv.padding, conv.theta) == ((3, 3), "same", 0.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_learned_scale_and_both_norms_have_the_dtype(dtype: torch.dtype) -> None:
+    adapter = GatedCrossAttention(8, qk_norm=True, scale="learned", dtype=dtype, device="cpu")
+    assert {parameter.dtype for parameter in adapter.parameters()} == {dtype}
+    assert adapter.scale.shape == ()
+
+
+@pytest.mark.parametrize("gate", ["output", "key+output"])
+def test_without_tokens_to_trust_the_delta_is_zero(gate: str) -> None:
+    adapter = GatedCrossAttention(8, queries="own", gate=gate)
+    nn.init.ones_(adapter.up.bias)
+    delta = adapter(torch.ones(2, 3, 8), torch.ones(2, 0, 8), torch.ones(2, 0))
+    assert torch.equal(delta, torch.zeros(2, 3, 8))
+
+
+def test_where_the_own_tokens_ask_the_mean_confidence_multiplies_the_delta() -> None:
+    adapter = GatedCrossAttention(8, queries="own", gate="output", scale=3, dtype=torch.float64).eval()
+    nn.init.ones_(adapter.up.bias)
+    trust = torch.tensor([[1.0, 0.5, 0.25, 0.25], [0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
+    delta = adapter(torch.ones(2, 3, 8).double(), torch.ones(2, 4, 8).double(), trust)
+    torch.testing.assert_close(delta, 3 * trust.mean(1)[:, None, None].expand(2, 3, 8))
+
+
+F32_LARGE, F64_LARGE = 3e38, 1e308
+
+
+def test_a_row_with_nan_or_overflow_is_nan_and_no_other() -> None:
+    q, k, out = torch.ones(2, 2, 3, 4).double(), torch.ones(2, 2, 5, 4).double(), torch.zeros(2, 2, 3, 4).double()
+    assert torch.equal(_loud(out, q, k), out)
+    q[0, 1, 2, 3] = F64_LARGE  # times the width: overflow
+    k[1, 0, 4, 2] = torch.nan
+    expected = torch.zeros(2, 2, 3, dtype=torch.bool)
+    expected[0, 1, 2] = True
+    expected[1, 0] = True
+    assert torch.equal(_loud(out, q, k).isnan(), expected[..., None].expand(out.shape))
+    closed = torch.zeros(2, 5, dtype=torch.bool)
+    closed[1, 4] = True
+    expected[1, 0] = False
+    assert torch.equal(_loud(out, q, k, closed).isnan(), expected[..., None].expand(out.shape))
+
+
+def test_the_largest_possible_score_grows_with_the_width() -> None:
+    out = torch.zeros(1, 1, 1, 1)
+    for width, overflow in ((1, False), (2, True)):
+        q, k = torch.full((1, 1, 1, width), F32_LARGE), -torch.ones(1, 1, 1, width)
+        assert _loud(out, q, k).isnan().item() == overflow
+    half = _loud(out.bfloat16(), torch.ones(1, 1, 1, 2).bfloat16(), torch.ones(1, 1, 1, 2).bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(_loud(out, torch.ones(1, 1, 1, 2), torch.ones(1, 1, 0, 2)), out)
+
+
+def test_quick_gelu_by_hand() -> None:
+    x = [-3.0, -0.5, 0.0, 0.25, 2.0]
+    expected = [value / (1 + math.exp(-1.702 * value)) for value in x]
+    torch.testing.assert_close(quick_gelu(torch.tensor(x).double()), torch.tensor(expected).double())
+
+
+def test_a_gate_multiplies_the_rows_of_an_up_projection() -> None:
+    up = UpProjection(2, 3)
+    assert (up.weight == 0).all() and (up.bias == 0).all()
+    with torch.no_grad():
+        up.weight.copy_(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+        up.bias.copy_(torch.tensor([1.0, 0.0, -1.0]))
+    x, gate = torch.tensor([[1.0, 1.0], [2.0, 0.0]]), torch.tensor([0.5, 2.0]).double()
+    assert up(x).tolist() == [[4.0, 7.0, 10.0], [3.0, 6.0, 9.0]]
+    assert up(x, gate).tolist() == [[2.0, 3.5, 5.0], [6.0, 12.0, 18.0]]
+
+
+def test_a_value_of_the_tap_that_does_not_fit_names_the_tap() -> None:
+    source = nn.Identity()
+    cross = CrossModal(NAMES, (), partial(GatedCrossAttention, 8), confidence=Tap(source, lambda y: y))
+    source(torch.ones(1))
+    with pytest.raises(ValueError, match=r"^confidence, the value of the Tap: expected a floating-point tensor"):
+        cross(BATCH)
+    taps = CrossModal(NAMES, (), partial(GatedCrossAttention, 8), confidence={"ir": Tap(source, lambda y: y)})
+    source(torch.ones(1))
+    with pytest.raises(ValueError, match=r"^confidence, the value of the Tap\['ir'\]: expected a floating-point"):
+        taps(BATCH)
+
+
+def test_a_side_takes_the_dtype_of_the_first_floating_parameter() -> None:
+    base = nn.Module()
+    base.quantised = nn.Parameter(torch.zeros(2, dtype=torch.int8), requires_grad=False)
+    base.scale, base.last = nn.Parameter(torch.ones(2).double()), nn.Parameter(torch.ones(2).half())
+    assert Parallel(base, nn.Linear(2, 2)).side.weight.dtype == torch.float64
+
+
+def test_parallel_has_scale_one_and_prints_it() -> None:
+    assert Parallel(nn.Identity(), nn.Identity()).extra_repr() == "scale=1.0"
+    assert Parallel(nn.Identity(), nn.Identity(), scale=-0.5).extra_repr() == "scale=-0.5"
+
+
+def test_a_wrapper_that_holds_nothing_yet_lacks_its_child() -> None:
+    for wrapper, child in ((Parallel, "base"), (Tap, "module")):
+        bare = wrapper.__new__(wrapper)
+        nn.Module.__init__(bare)
+        with pytest.raises(AttributeError, match=child):
+            getattr(bare, child)

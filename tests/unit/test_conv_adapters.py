@@ -1,6 +1,9 @@
 """ConvAdapter, CDCAdapter, AMA: behaviour in models that others wrote."""
 
+import copy
 import doctest
+import pickle
+from collections.abc import Callable
 from types import ModuleType
 
 import pytest
@@ -140,3 +143,72 @@ def test_an_ama_compiles_to_one_graph_that_heeds_what_is_missing() -> None:
     for present in ([[True, True], [False, True]], [[False, True], [True, True]]):
         with missing(ama, torch.tensor(present)):
             torch.testing.assert_close(compiled(x), ama(x))
+
+
+COUNT, NATURAL, SHARE = "an integer of at least 1", "an integer of at least 0", "a number in [0.0, 1.0]"
+SINGLE, SEVERAL = ConvAdapter(6, grid=2), AMA(NAMES, 6, grid=2)
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: ConvAdapter(0, grid=2), f"dim: expected {COUNT}, found 0"),
+        (lambda: ConvAdapter(6, width=0, grid=2), f"width: expected {COUNT}, found 0"),
+        (lambda: ConvAdapter(6, grid=2, prefix=-1), f"prefix: expected {NATURAL}, found -1"),
+        (lambda: ConvAdapter(6, grid=2, dropout=1.1), f"dropout: expected {SHARE}, found 1.1"),
+        (lambda: ConvAdapter(6, grid=2, dropout=-0.1), f"dropout: expected {SHARE}, found -0.1"),
+        (lambda: CDCAdapter(6, theta=1.1, grid=2), f"theta: expected {SHARE}, found 1.1"),
+        (lambda: CDCAdapter(6, theta=-0.1, grid=2), f"theta: expected {SHARE}, found -0.1"),
+        (lambda: AMA(NAMES, 0, grid=2), f"dim: expected {COUNT}, found 0"),
+        (lambda: AMA(NAMES, 6, width=0, grid=2), f"width: expected {COUNT}, found 0"),
+        (lambda: AMA(NAMES, 6, grid=2, prefix=-1), f"prefix: expected {NATURAL}, found -1"),
+        (lambda: AMA(NAMES, 6, grid=2, dropout=1.1), f"dropout: expected {SHARE}, found 1.1"),
+        (lambda: AMA(NAMES, 6, grid=2, dropout=-0.1), f"dropout: expected {SHARE}, found -0.1"),
+        (lambda: SINGLE(torch.ones(5, 6)), "tokens: expected a floating-point tensor 'b n d', found a float32"),
+        (lambda: SINGLE(torch.ones(2, 4, 6)), "tokens: expected 1 prefix + 2·2 grid = 5 tokens, found"),
+        (lambda: SEVERAL(torch.ones(9, 6)), "tokens: expected a floating-point tensor 'b n d', found a float32"),
+    ],
+)
+def test_a_wrong_argument_is_told_what_is_expected(call: Callable[[], object], told: str) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize(("device", "place"), [("cpu", "shape (2, 3)"), ("meta", "on cpu")])
+def test_who_is_present_must_fit_the_tokens(device: str, place: str) -> None:
+    present = torch.ones(2, 2 if device == "cpu" else 3, dtype=torch.bool, device=device)
+    with missing(SEVERAL, present), pytest.raises(ValueError, match=r"^present: expected a tensor") as caught:
+        SEVERAL(torch.ones(3, 9, 6))
+    assert place in str(caught.value)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 1.0])
+def test_the_bounds_are_allowed(dropout: float) -> None:
+    options = {"width": 1, "grid": 1, "prefix": 0, "dropout": dropout}
+    made = [ConvAdapter(1, **options), CDCAdapter(1, theta=dropout, **options), AMA(("a",), 1, **options)]
+    for adapter in made:
+        assert (adapter.dim, adapter.prefix, adapter.dropout.p) == (1, 0, dropout)
+        assert adapter(torch.ones(2, 1, 1)).shape == (2, 1, 1)
+    assert made[1].theta == dropout
+
+
+def test_the_defaults_are_those_of_the_released_code() -> None:
+    for adapter in (ConvAdapter(6, grid=2), CDCAdapter(6, grid=2), AMA(NAMES, 6, grid=2)):
+        assert (adapter.down.out_features, adapter.prefix, adapter.dropout.p) == (8, 1, 0.1)
+        assert (adapter.conv.kernel_size, adapter.conv.padding, adapter.conv.bias) == ((3, 3), "same", None)
+
+
+def test_what_an_adapter_prints() -> None:
+    assert ConvAdapter(6, grid=(2, 3), prefix=2).extra_repr() == "grid=(2, 3), prefix=2"
+    assert CDCAdapter(6, theta=0.5, grid=(2, 3)).extra_repr() == "grid=(2, 3), prefix=1, theta=0.5"
+    assert AMA(NAMES, 6, grid=(2, 3), prefix=0).extra_repr() == "('rgb', 'depth'), grid=(2, 3), prefix=0"
+
+
+def test_a_copy_made_within_missing_lacks_nobody() -> None:
+    ama = AMA(NAMES, 6, grid=2)
+    with missing(ama, torch.ones(2, 1, dtype=torch.bool)):
+        twins = [copy.deepcopy(ama), pickle.loads(pickle.dumps(ama))]
+    for twin in twins:
+        assert twin._present is None
+        assert "_present" in vars(twin) and set(vars(twin)) == set(vars(ama))

@@ -240,3 +240,29 @@ def test_a_removed_tap_listens_no_more() -> None:
     tap.remove()
     module(torch.zeros(1, 3))
     assert tap.value is seen and hooks(module) == 0
+
+
+def test_copies_leave_behind_what_a_side_was_about_to_read() -> None:
+    early = nn.Linear(3, 3)
+    module = Parallel(nn.Linear(3, 3), nn.Linear(3, 3), input_of=early)
+    early(torch.ones(2, 3))
+    assert module._read is not None
+    for twin in twins(module):
+        assert twin._read is None and set(vars(twin)) == set(vars(module))
+
+
+def test_copies_of_a_tap_leave_its_value_behind() -> None:
+    tap = Tap(nn.Linear(3, 3), torch.mean)
+    tap(torch.ones(2, 3))
+    for twin in twins(tap):
+        assert twin._value is None and set(vars(twin)) == set(vars(tap))
+
+
+class Nothing(nn.Module):
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return ()
+
+
+def test_beside_a_module_that_returns_an_empty_tuple() -> None:
+    with pytest.raises(TypeError, match=r"^base: expected a module that returns a tensor"):
+        Parallel(Nothing(), nn.Identity())(torch.ones(1))

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -63,6 +65,84 @@ def test_decay_is_the_weight_of_the_old_prototype() -> None:
     bank.update(torch.zeros(1, 1), torch.tensor([0]))
     bank.update(torch.full((1, 1), 8.0), torch.tensor([0]))
     assert bank.prototypes.item() == 6.0
+
+
+def test_a_bank_of_one_class_and_width_starts_empty_and_takes_decay_up_to_both_ends() -> None:
+    for decay in (0.0, 1.0):
+        bank = PrototypeBank(1, 1, decay=decay)
+        assert bank.decay == decay
+        assert [value.tolist() for value in bank.buffers()] == [[[0.0]], [False], [[0.0]], [0]]
+        assert [value.dtype for value in bank.buffers()] == [torch.float32, torch.bool, torch.float32, torch.int64]
+
+
+def test_accumulated_sums_and_counts_wait_for_the_commit() -> None:
+    bank = PrototypeBank(4, 2, decay=0.5)
+    bank.accumulate(torch.tensor([[1.0, 2.0], [3.0, 5.0], [-1.0, 0.0]]), torch.tensor([2, 0, 2]))
+    bank.accumulate(torch.tensor([[7.0, 1.0]]), torch.tensor([0], dtype=torch.int32))
+    assert bank.sums.tolist() == [[10.0, 6.0], [0.0, 0.0], [0.0, 2.0], [0.0, 0.0]]
+    assert bank.counts.tolist() == [2, 0, 2, 0]
+    assert not bank.seen.any()
+    bank.commit()
+    assert bank.prototypes.tolist() == [[5.0, 3.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    assert bank.seen.tolist() == [True, False, True, False]
+    assert not bank.counts.any()
+    assert not bank.sums.any()
+
+
+def test_a_double_default_dtype_widens_a_bank() -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        bank = PrototypeBank(2, 3, decay=0.5)
+        assert bank.prototypes.dtype == bank.sums.dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("features", "prototypes", "wide"),
+    [
+        (torch.bfloat16, torch.float16, torch.float32),
+        (torch.float64, torch.float32, torch.float64),
+        (torch.bfloat16, torch.float64, torch.float64),
+    ],
+)
+def test_logits_are_in_the_wider_of_both_dtypes_and_at_least_float32(
+    features: torch.dtype, prototypes: torch.dtype, wide: torch.dtype
+) -> None:
+    logits = prototype_logits(torch.tensor([[0.0, 3.0]]).to(features), torch.tensor([[4.0, 0.0]]).to(prototypes))
+    assert logits.dtype == wide
+    assert logits.tolist() == [[-5.0]]
+
+
+def test_the_mean_is_over_the_samples_of_seen_classes() -> None:
+    features = torch.tensor([[0.0], [1.0], [3.0]], dtype=torch.float64)
+    prototypes, seen = torch.tensor([[0.0], [9.0], [2.0]], dtype=torch.float64), torch.tensor([True, False, True])
+    labels = torch.tensor([0, 1, 2])
+    each = [math.log(1 + math.exp(-2.0)), 0.0, math.log(1 + math.exp(-2.0))]  # distances 0 and 2; 3 and 1
+    for reduction, expected in (("none", each), ("sum", sum(each)), ("mean", sum(each) / 2)):
+        found = prototypical_cross_entropy(features, labels, prototypes, seen=seen, reduction=reduction)
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=0)
+
+
+def test_the_mean_of_the_entropy_is_over_all_samples() -> None:
+    features = torch.tensor([[0.0], [1.0], [3.0]], dtype=torch.float64)
+    prototypes, seen = torch.tensor([[0.0], [9.0], [2.0]], dtype=torch.float64), torch.tensor([True, False, True])
+    near, far = 1 / (1 + math.exp(-2.0)), 1 / (1 + math.exp(2.0))
+    doubt = -near * math.log(near) - far * math.log(far)
+    each = [doubt, math.log(2), doubt]
+    for reduction, expected in (("none", each), ("sum", sum(each)), ("mean", sum(each) / 3)):
+        found = prototype_entropy(features, prototypes, seen=seen, reduction=reduction)
+        torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64), rtol=1e-14, atol=0)
+    assert prototype_entropy(features, prototypes).item() != found.item()
+
+
+def test_domains_count_up_to_the_largest_int32() -> None:
+    top = torch.iinfo(torch.int32).max - 1
+    labels = single_side_labels(torch.tensor([False, True]), torch.tensor([top, top]))
+    assert labels.tolist() == [top + 1, 0]
+    assert labels.dtype == torch.int64
+    with pytest.raises(ValueError, match="domain"):
+        single_side_labels(torch.tensor([False]), torch.tensor([top + 1]))
 
 
 def test_a_bank_takes_no_gradient_and_gives_the_features_one() -> None:

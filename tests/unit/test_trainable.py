@@ -436,3 +436,21 @@ def test_a_fresh_process_computes_the_same_bits(tmp_path: Path) -> None:
 def test_the_examples_run(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type]
     assert found.attempted > 0 and found.failed == 0
+
+
+def test_a_model_of_one_number_trains_as_a_whole() -> None:
+    assert trainable_table(nn.Linear(1, 1, bias=False)).rows == (Row("", 1, 1, 1.0),)
+
+
+def test_complex_parameters_can_train() -> None:
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2, dtype=torch.complex64)})
+    assert [row.name for row in train_only(model, "b").rows] == ["b"]
+    assert model["b"].weight.requires_grad and not model["a"].weight.requires_grad
+
+
+@pytest.mark.parametrize(("layers", "shown"), [(3, "'0.weight', '1.weight', '2.weight')"), (4, "'2.weight', …)")])
+def test_an_error_spells_out_three_keys(layers: int, shown: str) -> None:
+    model = nn.Sequential(*(nn.Linear(1, 1, bias=False) for _ in range(layers)))
+    with pytest.raises(ValueError, match=re.escape(f"found {layers} missing (")) as caught:
+        load_adapter_state(model, {}, "")
+    assert str(caught.value).endswith(shown)

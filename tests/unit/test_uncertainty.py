@@ -1,6 +1,7 @@
 """Behaviour of balancekit.uncertainty on real modules."""
 
 import copy
+import pickle
 import pkgutil
 import warnings
 from collections.abc import Callable
@@ -739,3 +740,156 @@ def test_compiled_under_vmap_the_last_batch_may_be_smaller() -> None:
     estimator.compile(backend="aot_eager")
     for batch in (5, 3, 2):
         assert estimator(torch.ones(batch, 4)).shape == (4, batch, 2)
+
+
+# What is kept, counted and handed on
+
+
+def test_outputs_of_one_number_a_row_are_split_into_samples() -> None:
+    model = Call(lambda self, x: F.dropout(x, 0.5, self.training).sum(-1))
+    samples = MCDropout(model, 5, chunk_size=2)(torch.ones(3, 50))
+    assert samples.shape == (5, 3)
+    assert len(samples.unique()) > 3
+
+
+@pytest.mark.parametrize(
+    ("samples", "chunk", "backend", "number"),
+    [(2, 1, "loop", 3), (6, 4, "loop", 2), (7, 3, "loop", 3), (6, 3, "vmap", 6), (7, 3, "vmap", 7), (2, 9, "vmap", 2)],
+)
+def test_equal_passes_are_counted(samples: int, chunk: int, backend: Any, number: int) -> None:
+    """With the loop, one pass more than the plan has, and none of another size."""
+    with pytest.raises(RuntimeError, match=f"found {number} bit-equal passes"):
+        MCDropout(nn.Identity(), samples, chunk_size=chunk, backend=backend)(torch.tensor([1.0, torch.nan]))
+
+
+@pytest.mark.parametrize(
+    ("samples", "chunk", "sizes"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (4, 9, [4]), (3, 1, [1, 1, 1]), (3, 2, [2, 1])]
+)
+def test_what_is_compiled_is_called_for_each_pass(
+    monkeypatch: pytest.MonkeyPatch, samples: int, chunk: int, sizes: list[int]
+) -> None:
+    found: list[int] = []
+
+    def compiled(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
+        def call(model: nn.Module, size: int, x: Tensor) -> Any:
+            found.append(size)
+            return function(model, size, x)
+
+        return call
+
+    estimator, x = MCDropout(nn.Dropout(0.5), samples, chunk_size=chunk), torch.ones(20, 3)
+    expected = estimator(x, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(torch, "compile", compiled)
+    estimator.compile()
+    assert torch.equal(estimator(x, generator=torch.Generator().manual_seed(0)), expected)
+    assert found == sizes
+    for other in (copy.deepcopy(estimator), pickle.loads(pickle.dumps(estimator))):
+        assert torch.equal(other(x, generator=torch.Generator().manual_seed(0)), expected)
+    assert found == sizes
+
+
+@pytest.mark.parametrize(
+    ("backend", "given", "expected"),
+    [
+        ("loop", {"mode": "a"}, {"mode": "a"}),
+        ("vmap", {"mode": "a"}, {"mode": "a", "dynamic": False}),
+        ("vmap", {"dynamic": True}, {"dynamic": True}),
+    ],
+)
+def test_what_is_compiled_under_vmap_has_a_graph_for_each_shape(
+    monkeypatch: pytest.MonkeyPatch, backend: Any, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    found: list[dict[str, Any]] = []
+    monkeypatch.setattr(torch, "compile", lambda *_, **options: found.append(options))
+    monkeypatch.setattr(nn.Module, "compile", lambda *_, **options: found.append(options))
+    MCDropout(nn.Dropout(), chunk_size=2, backend=backend).compile(**given)
+    DeepEnsemble([nn.Linear(2, 2)], backend=backend).compile(**given)
+    assert found == [expected, expected]
+
+
+def test_defaults_of_the_estimators() -> None:
+    model = nn.Dropout()
+    estimator = MCDropout(model)
+    assert (estimator.samples, estimator.chunk_size, estimator.exclude) == (20, 1, ())
+    assert (estimator.encoder, estimator.backend, estimator.model) == (None, "loop", model)
+    assert DeepEnsemble([model]).backend == "loop"
+    assert DeepEnsemble.build(mlp, 1, seed=-3).backend == "loop"
+
+
+def test_a_module_that_hands_its_mode_on_is_told_it() -> None:
+    class Handing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[bool] = []
+            self.register_module("nothing", None)
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            super().__setattr__(name, value)
+            if name == "training" and "told" in self.__dict__:
+                self.told.append(value)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(x, 0.5, self.training)
+
+    model = Handing().eval()
+    model.told.clear()
+    MCDropout(model, 3)(torch.ones(9))
+    assert model.told == [True, False]
+    MCDropout(nn.Sequential(model, nn.Dropout()), 3, exclude=[model])(torch.ones(9))
+    assert not any(model.told[2:])
+    assert not model.training
+
+
+def test_a_member_without_batch_gets_the_inputs_by_name() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.rand(3))
+
+        def forward(self, x: Tensor, *, scale: float, shift: Tensor) -> Tensor:
+            return (x * self.weight).sum() * scale + shift
+
+    x, shift = torch.tensor([1.0, 2.0, 4.0]), torch.tensor(3.0)
+    for backend in ("loop", "vmap"):
+        ensemble = DeepEnsemble.build(Scaled, 3, seed=1, backend=backend)  # type: ignore[arg-type]
+        expected = torch.stack([0.5 * (x * member.weight).sum() + 3 for member in ensemble.members])
+        torch.testing.assert_close(ensemble(x, scale=0.5, shift=shift), expected)
+        parts = torch.cat(list(ensemble.stream(x, scale=0.5, shift=shift)))
+        torch.testing.assert_close(parts, expected)
+
+
+def test_a_tensor_that_only_some_members_have_is_looked_at() -> None:
+    count = iter(range(9))
+
+    def factory() -> nn.Module:
+        model = nn.Linear(3, 2)
+        if next(count) != 1:
+            model.register_parameter("table", nn.Parameter(torch.arange(3.0)))
+        return model
+
+    with pytest.warns(UserWarning, match="bit-equal table;"):
+        DeepEnsemble.build(factory, 3, seed=0)
+
+
+def test_constant_and_empty_tensors_may_agree() -> None:
+    def factory() -> nn.Module:
+        model = nn.LayerNorm(4)
+        model.register_parameter("empty", nn.Parameter(torch.empty(0, 3)))
+        return model
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(DeepEnsemble.build(factory, 3, seed=0).members) == 3
+
+
+def test_buffers_of_members_in_eval_mode_are_left_alone_under_vmap() -> None:
+    """And in train mode each gets its own."""
+    ensemble, x = DeepEnsemble.build(mlp, 2, seed=0, backend="vmap").eval(), torch.randn(6, 3)
+    versions = [buffer._version for buffer in ensemble.buffers()]
+    ensemble(x)
+    assert [buffer._version for buffer in ensemble.buffers()] == versions
+    ensemble.train()(x)
+    for member in ensemble.members:
+        hidden = member[0](x)
+        torch.testing.assert_close(member[1].running_mean, 0.1 * hidden.mean(0))
+        assert member[1].num_batches_tracked == 1

@@ -203,3 +203,43 @@ def test_who_is_missing_may_change_between_calls_of_a_compiled_model() -> None:
         with missing(cross, present):
             torch.testing.assert_close(compiled(x), cross(x))
     torch.testing.assert_close(compiled(x), cross(x))
+
+
+def test_who_is_missing_is_read_by_name_where_a_dict_lacks_a_modality() -> None:
+    torch.manual_seed(0)
+    cross = CrossModal(NAMES, complete(NAMES), grown)
+    x = {"ir": torch.randn(2, 5, 6), "rgb": torch.randn(2, 5, 6)}
+    present = torch.tensor([[True, True], [False, False], [True, False]])
+    delta = cross(x, present=present)
+    assert list(delta) == ["rgb", "ir"]
+    assert torch.equal(delta["ir"][0], cross({"rgb": x["rgb"], "ir": x["ir"]})["ir"][0])
+    assert (delta["rgb"][1] == 0).all() and (delta["ir"][1] == 0).all()
+
+
+def test_a_confidence_as_a_batch_needs_equally_many_tokens() -> None:
+    cross = CrossModal(NAMES, (), grown)
+    x = {name: torch.zeros(2, 5 + (name == "ir"), 6) for name in NAMES}
+    with pytest.raises(ValueError, match=r"^confidence: expected a mapping"):
+        cross(x, torch.ones(6, 5))
+    x["ir"] = x["ir"][:, :5]
+    assert list(cross(x, torch.ones(6, 5))) == list(NAMES)
+
+
+def test_edges_may_come_one_by_one_and_names_must_tell_them_apart() -> None:
+    cross = CrossModal(NAMES, (edge for edge in ring(NAMES)), grown)
+    assert cross.edges == ring(NAMES)
+    names = ("a", "b", "a_to_b", "b_to_a")
+    with pytest.raises(ValueError, match="tells apart"):
+        CrossModal(names, [("a", "b_to_a"), ("a_to_b", "a")], grown)
+
+
+@pytest.mark.parametrize("names", [{"a", "b"}, iter("ab"), "ab", ("a", 1)])
+def test_names_are_a_sequence_of_strings(names: object) -> None:
+    with pytest.raises(TypeError, match=r"^modalities: expected a sequence of names"):
+        ring(names)  # type: ignore[arg-type]
+
+
+def test_an_empty_name_is_none_and_a_list_of_names_will_do() -> None:
+    with pytest.raises(ValueError, match=r"^modalities: expected different, non-empty names"):
+        ring(("a", ""))
+    assert ring(["a", "b"]) == (("a", "b"), ("b", "a"))

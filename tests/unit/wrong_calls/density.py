@@ -100,4 +100,44 @@ CASES = [
         TypeError,
         ("context['c']", "1.5"),
     ),
+    # what is expected, to the letter
+    *(
+        Case(f"words {argument}: {expected}", call, error, (argument, f": expected {expected}, found "))
+        for argument, expected, error, call in (
+            ("dim", "an integer of at least 1", ValueError, lambda: FeatureDensity(0)),
+            ("covariance", "one of 'diag', 'full', 'low-rank'", ValueError, lambda: FeatureDensity(3, covariance="")),
+            (
+                "rank",
+                "an integer of at least 1",
+                ValueError,
+                lambda: FeatureDensity(3, covariance="low-rank", rank=0),
+            ),
+            ("rank", 'None unless covariance is "low-rank"', ValueError, lambda: FeatureDensity(3, rank=0)),
+            ("classes", "an integer of at least 1", ValueError, lambda: FeatureDensity(3, classes=0)),
+            ("shrinkage", "a number in [0.0, 1.0]", ValueError, lambda: FeatureDensity(3, shrinkage=-1e-9)),
+            ("shrinkage", "a number in [0.0, 1.0]", ValueError, lambda: FeatureDensity(3, shrinkage=1 + 1e-9)),
+            ("decay", "a number in [0.0, 1.0]", ValueError, lambda: FeatureDensity(3, decay=-1e-9)),
+            ("decay", "a number in [0.0, 1.0]", ValueError, lambda: FeatureDensity(3, decay=1 + 1e-9)),
+            ("features", "a floating-point tensor of shape (..., 3)", TypeError, lambda: PLAIN(Y)),
+            ("features", "a tensor of shape (..., 3)", ValueError, lambda: PLAIN(X[:, :1])),
+            ("labels", "integers from 0 to 1", ValueError, lambda: BY_CLASS(X, Y + 1)),
+            ("context['c']", "an integer of at least 1", ValueError, lambda: CrossModalResidual(TWO, context={"c": 0})),
+            ("dims['a']", "an integer of at least 1", ValueError, lambda: CrossModalResidual({"a": 0, "b": 1})),
+            ("ridge", "a number in [0.0, inf)", ValueError, lambda: CrossModalResidual(TWO, ridge=-1e-9)),
+            ("ridge", "a number in [0.0, inf)", ValueError, lambda: CrossModalResidual(TWO, ridge=float("inf"))),
+            ("covariance", "one of 'diag', 'full'", ValueError, lambda: CrossModalResidual(TWO, covariance="")),
+            ("decay", "a number in [0.0, 1.0]", ValueError, lambda: CrossModalResidual(TWO, decay=-1e-9)),
+            ("decay", "a number in [0.0, 1.0]", ValueError, lambda: CrossModalResidual(TWO, decay=1 + 1e-9)),
+            (
+                "tokens['depth']",
+                "a floating-point tensor of shape (..., 2)",
+                TypeError,
+                lambda: BOTH({**TOKENS, "depth": Y}),
+            ),
+            ("tokens['depth']", "a tensor of shape (4, 2)", ValueError, lambda: BOTH({**TOKENS, "depth": X})),
+        )
+    ),
+    Case("no modality", lambda: CrossModalResidual({}, context=TWO), ValueError, ("dims", "two modalities or more")),
+    Case("context as a list", lambda: CrossModalResidual(TWO, context=[2]), TypeError, ("context", "mapping", "[2]")),
+    Case("a context that is none", lambda: CrossModalResidual(TWO, context={1: 2}), TypeError, ("context", "strings")),
 ]

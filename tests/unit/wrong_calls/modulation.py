@@ -58,6 +58,8 @@ LABELS = torch.tensor([0, 2])
 MODEL = nn.ModuleDict({"audio": nn.Linear(2, 3), "video": nn.Linear(2, 3)})
 BRANCHES = Branches(MODEL, {"audio": "audio", "video": "video"})
 OPTIMIZER = torch.optim.SGD(BRANCHES.param_groups(lr=0.1))
+UNNAMED = torch.optim.SGD([{"params": [nn.Parameter(torch.ones(1))]}], lr=0.1)
+UNNAMED.add_param_group({"params": [nn.Parameter(torch.ones(1))], "name": "a"})
 LEAF = torch.zeros(2, 3, requires_grad=True)
 FEATURES = {"audio": LEAF * 1}
 LOSS = FEATURES["audio"].sum()
@@ -605,5 +607,136 @@ CASES = [
         lambda: drop_features_released(LOGITS, LABELS, {}, share=NAN),
         ValueError,
         ("share", "nan"),
+    ),
+    # at the bounds, and in the words of the shape
+    *(
+        Case(
+            f"{name} table {shape}",
+            lambda f=f, shape=shape: f(torch.ones(shape)),
+            ValueError,
+            (argument, "at least one"),
+        )
+        for name, argument, f in (
+            ("ogm", "ratio", lambda z: ogm_coefficient(z, 1.0)),
+            ("opm", "ratio", lambda z: opm_probability(z, 0.5, 0.5)),
+            ("mlb", "ratio", lambda z: two_sided_coefficient(z, 1.0)),
+            ("agm", "ratio", lambda z: agm_coefficient(z, 1.0)),
+            ("smp", "ratio", suppress_best_coefficient),
+            ("behind", "ratio", behind_coefficient),
+            ("discrepancy", "scores", discrepancy_ratio),
+        )
+        for shape in ((), (0,), (2, 0))
+    ),
+    *(
+        Case(f"{name} below {argument}", call, ValueError, (argument, f"a number in {interval}, found"))
+        for name, argument, interval, call in (
+            ("ogm coefficient", "alpha", "[0.0, inf]", lambda: ogm_coefficient(HALF, -0.01)),
+            ("ogm", "alpha", "[0.0, inf]", lambda: OGM(-0.01)),
+            ("two-sided", "alpha", "[0.0, inf]", lambda: two_sided_coefficient(HALF, -0.01)),
+            ("two-sided", "ceiling", "[1.0, inf]", lambda: two_sided_coefficient(HALF, 1.0, ceiling=0.99)),
+            ("mlb", "alpha", "[0.0, inf]", lambda: MLB(-0.01)),
+            ("mlb", "ceiling", "[1.0, inf]", lambda: MLB(ceiling=0.99)),
+            ("agm coefficient", "alpha", "[0.0, inf]", lambda: agm_coefficient(HALF, -0.01)),
+            ("agm coefficient", "cap", "[0.0, inf]", lambda: agm_coefficient(HALF, 1.0, cap=-0.01)),
+            ("agm", "alpha", "[0.0, inf]", lambda: AGM(2, -0.01)),
+            ("agm", "cap", "[0.0, inf]", lambda: AGM(2, cap=-0.01)),
+            ("arl coefficient", "temperature", "[0.0, inf]", lambda: arl_coefficient(HALF, HALF, -0.01)),
+            ("arl", "temperature", "[0.0, inf]", lambda: ARL(-0.01)),
+            ("cggm coefficient", "scale", "(0.0, inf]", lambda: cggm_coefficient(HALF, 0.0)),
+            ("cggm", "scale", "(0.0, inf]", lambda: CGGM(["audio"], 0.0)),
+            ("epistemic", "rate", "(0.0, inf]", lambda: EpistemicModulation(0.0)),
+            ("confidence", "rate", "(0.0, inf]", lambda: confidence_score({"a": HALF}, rate=0.0)),
+            ("regression", "scale", "(0.0, inf]", lambda: regression_score(LOGITS, LOGITS["audio"], scale=0.0)),
+            ("miles", "threshold", "[0.0, inf]", lambda: miles_coefficient({"a": 0.5}, threshold=-0.01)),
+            ("miles", "factor", "[0.0, inf]", lambda: miles_coefficient({"a": 0.5}, factor=-0.01)),
+            ("utilisation", "accuracy", "(0.0, inf]", lambda: utilisation(0.0, {"a": 0.5})),
+            ("mslr", "factors['a']", "[0.0, inf]", lambda: MSLR({"a": -0.01})),
+            ("pdmp", "dominant", "[0.0, inf]", lambda: pdmp_coefficient({"a": 0.5}, dominant=-0.01, rest=1.0)),
+            ("pdmp", "rest", "[0.0, inf]", lambda: pdmp_coefficient({"a": 0.5}, dominant=1.0, rest=-0.01)),
+            ("opm probability", "base", "[0.0, 1.0]", lambda: opm_probability(HALF, -0.01, 0.5)),
+            ("opm probability", "strength", "[0.0, inf]", lambda: opm_probability(HALF, 0.5, -0.01)),
+            ("opm", "base", "[0.0, 1.0]", lambda: OPM(-0.01)),
+            ("opm", "strength", "[0.0, inf]", lambda: OPM(0.5, -0.01)),
+            ("drop", "share", "[0.0, 1.0]", lambda: drop_features(LOGITS, {}, share=-0.01)),
+            ("drop", "probabilities['audio']", "[0.0, 1.0]", lambda: drop_features(LOGITS, {"audio": -0.01})),
+        )
+    ),
+    *(
+        Case(f"{name} above {argument}", call, ValueError, (argument, "a number in [0.0, 1.0], found 1.01"))
+        for name, argument, call in (
+            ("opm probability", "base", lambda: opm_probability(HALF, 1.01, 0.5)),
+            ("opm", "base", lambda: OPM(1.01)),
+            ("drop", "share", lambda: drop_features(LOGITS, {}, share=1.01)),
+            ("drop released", "share", lambda: drop_features_released(LOGITS, LABELS, {}, share=1.01)),
+            ("drop", "probabilities['audio']", lambda: drop_features(LOGITS, {"audio": 1.01})),
+        )
+    ),
+    *(
+        Case(f"{name} words of {argument}", call, ValueError, (argument, f"a floating-point tensor {words}, found"))
+        for name, argument, words, call in (
+            ("agm ratio", "errors", "of shape (m,)", lambda: agm_ratio(HALF[None], present=HERE)),
+            ("arl", "entropy", "of shape (m,)", lambda: arl_coefficient(HALF[None], HALF)),
+            ("arl", "loudness", "of shape (m,)", lambda: arl_coefficient(HALF, HALF[None])),
+            ("cggm", "gains", "of shape (m,)", lambda: cggm_coefficient(HALF[None])),
+            ("utilisation", "accuracy", "of shape ()", lambda: utilisation(HALF, {"a": 0.5})),
+            ("pmr", "scores", "of shape (m,)", lambda: pmr_weights(HALF[None])),
+            ("squared", "target", "of shape (2, 3)", lambda: squared_error_score({"audio": LOGITS["audio"]}, HALF)),
+            ("confidence", "uncertainty['a']", 'of shape "b"', lambda: confidence_score({"a": HALF[None]})),
+            ("stacked", "logits['a']", 'of shape "b c"', lambda: entropy_score({"a": HALF})),
+            ("slice", "features['a']", 'of shape "b d"', lambda: slice_logits(HEAD, {"a": HALF})),
+        )
+    ),
+    *(
+        Case(f"{name} words of {argument}", call, TypeError, (argument, f"a floating-point tensor {words}, found"))
+        for name, argument, words, call in (
+            ("modulate", "loss", "with one value", lambda: modulate(FEATURES, {"audio": 0.5}, LABELS[0])),
+            ("drop", "features['audio']", "with one row a sample", lambda: drop_features({"audio": LABELS}, {})),
+            ("target ratio", "reference", "of shape (2,)", lambda: discrepancy_ratio(HALF, reference=LABELS)),
+            ("table", "ratio", 'of shape (m,) or one row a sample, "b m"', lambda: behind_coefficient(LABELS)),
+        )
+    ),
+    *(
+        Case(f"{name} choices", call, ValueError, (argument, f"one of {choices}, found 'OTHERS'"))
+        for name, argument, choices, call in (
+            ("ratio", "reference", "'others', 'pairwise', 'min'", lambda: discrepancy_ratio(HALF, reference="OTHERS")),
+            ("ogm", "reference", "'others', 'pairwise', 'min'", lambda: OGM(1.0, reference="OTHERS")),
+            ("opm", "reference", "'others', 'pairwise', 'min'", lambda: OPM(reference="OTHERS")),
+            ("mlb", "task", "'classification', 'regression'", lambda: MLB(task="OTHERS")),
+        )
+    ),
+    Case("drop a number", lambda: drop_features({"audio": HALF[0]}, {}), ValueError, ("features['audio']", "()")),
+    Case(
+        "modulate table",
+        lambda: modulate(FEATURES, {"audio": torch.ones(2, 1)}, LOSS),
+        ValueError,
+        ("coefficients['audio']", "(2,)", "(2, 1)"),
+    ),
+    Case(
+        "modulate complex number",
+        lambda: modulate(FEATURES, {"audio": 1j}, LOSS),
+        ValueError,
+        ("coefficients['audio']",),
+    ),
+    Case(
+        "present of floats",
+        lambda: OGM1(LOGITS, LABELS, present={"video": torch.ones(2)}),
+        ValueError,
+        ("present['video']", "bool", "float32"),
+    ),
+    Case(
+        "present elsewhere",
+        lambda: OGM1(LOGITS, LABELS, present={"video": HERE.to("meta")}),
+        ValueError,
+        ("present['video']", "on cpu", "on meta"),
+    ),
+    Case(
+        "labels of as many modalities", lambda: correct_score(LOGITS, LABELS[[0, 0, 1]]), ValueError, ("labels", "(2,)")
+    ),
+    Case("a label too large", lambda: correct_score(LOGITS, LABELS + 1), ValueError, ("labels", "from 0 to 2")),
+    Case(
+        "updates of the unnamed",
+        lambda: scale_updates(UNNAMED, {"text": 1.0}),
+        ValueError,
+        ("coefficients", "['', 'a']"),
     ),
 ]

@@ -11,6 +11,7 @@ from tests.unit.wrong_calls import Case
 
 X, Y, P = torch.ones(4, 3), torch.tensor([0, 1, 1, 0]), torch.zeros(2, 3)
 LIVE, DOMAIN = torch.tensor([True, False]), torch.tensor([0, 1])
+BOOLS = "live: expected a bool tensor of shape (b,), found"
 BANK = PrototypeBank(2, 3, decay=0.5)
 BANK.update(X, Y)
 BANK.accumulate(X, Y)
@@ -57,8 +58,8 @@ CASES = [
         ("reduction", "'mean'", "'average'"),
     ),
     Case("no reduction", lambda: prototype_entropy(X, P, reduction=None), ValueError, ("reduction", "None")),
-    Case("live as integers", lambda: single_side_labels(LIVE.long(), DOMAIN), TypeError, ("live", "bool", "int64")),
-    Case("live as a column", lambda: single_side_labels(LIVE[:, None], DOMAIN), ValueError, ("live", "(b,)", "(2, 1)")),
+    Case("live as integers", lambda: single_side_labels(LIVE.long(), DOMAIN), TypeError, ("live", BOOLS, "int64")),
+    Case("live as a column", lambda: single_side_labels(LIVE[:, None], DOMAIN), ValueError, ("live", BOOLS, "(2, 1)")),
     Case(
         "domain of another length", lambda: single_side_labels(LIVE, DOMAIN[:1]), ValueError, ("domain", "(2,)", "(1,)")
     ),

@@ -35,6 +35,9 @@ def valued(variance: torch.Tensor | None = None) -> ValueSummary:
 
 FILLED, VALUES, ELSEWHERE = seen(), valued(), ProbabilitySummary()
 ELSEWHERE.update(probs[:1].to("meta"))
+SPREAD, NARROW, AWAY = valued(probs), ValueSummary(), ValueSummary()
+NARROW.update(probs[..., :3])
+AWAY.update(probs.to("meta"))
 
 CASES = [
     Case("corrected one", lambda: mutual_information(probs[:1], corrected=True), ValueError, ("probs", "two samples")),
@@ -129,6 +132,62 @@ CASES = [
         ValueError,
         ("log_variance", "on meta"),
     ),
+    # what is expected, to the letter
+    *(
+        Case(f"words {argument}: {expected}", call, error, (argument, f": expected {expected}, found "))
+        for argument, expected, error, call in (
+            ("probs", 'a floating-point tensor "s b c"', TypeError, lambda: FILLED.update(integers)),
+            ("probs", "a tensor of shape (2, 2, 4)", ValueError, lambda: FILLED.update(probs[:2, :1])),
+            ("other", "a tensor of shape (2, 4)", ValueError, lambda: FILLED.merge(_of_other_shape())),
+            ("values", 'a floating-point tensor "s ..."', TypeError, lambda: VALUES.update(integers)),
+            ("values", "a tensor of shape (3, 2, 4)", ValueError, lambda: VALUES.update(probs[:, 0])),
+            ("variance", 'a floating-point tensor "s ..."', TypeError, lambda: VALUES.update(probs, integers)),
+            ("variance", "a tensor of shape (3, 2, 4)", ValueError, lambda: VALUES.update(probs, probs[0])),
+            ("variance", "None, as there was no variance before", ValueError, lambda: VALUES.update(probs, probs)),
+            ("variance", "a variance, as there was one before", ValueError, lambda: SPREAD.update(probs)),
+            ("other", "a variance, as there was one before", ValueError, lambda: SPREAD.merge(VALUES)),
+            ("other", "a tensor of shape (2, 4)", ValueError, lambda: VALUES.merge(NARROW)),
+            ("logits", 'a floating-point tensor "s b c"', TypeError, lambda: negative_log_likelihood(integers, labels)),
+            ("probs", 'a floating-point tensor "s b c"', TypeError, lambda: brier_score(integers, labels)),
+            ("labels", "an integer tensor of shape (2,)", ValueError, lambda: brier_score(probs, labels[None])),
+            ("labels", "integers from 0 to 3", TypeError, lambda: brier_score(probs, labels > 0)),
+            ("uncertainty", 'a floating-point tensor "b"', TypeError, lambda: risk_coverage(labels, doubt)),
+            ("uncertainty", 'a floating-point tensor "b"', ValueError, lambda: risk_coverage(doubt[None], doubt)),
+            ("losses", 'a floating-point tensor "b"', TypeError, lambda: risk_coverage(doubt, labels)),
+            ("losses", 'a floating-point tensor "b"', ValueError, lambda: risk_coverage(doubt, doubt[None])),
+            ("losses", "a tensor of shape (5,)", ValueError, lambda: risk_coverage(doubt, doubt[1:])),
+            ("samples", 'a floating-point tensor "s b n d"', TypeError, lambda: sample_spread(integers)),
+            ("dim", "an integer of at least 1", ValueError, lambda: ProbabilisticQuery(0)),
+            ("tokens", "a floating-point tensor of shape (b, n, 4)", TypeError, lambda: head(integers)),
+            ("tokens", "a tensor of shape (b, n, 4)", ValueError, lambda: head(torch.ones(()))),
+            ("tokens", "a tensor of shape (3, 2, 4)", ValueError, lambda: head(probs[..., :1])),
+            (
+                "mean",
+                'a floating-point tensor "b n d"',
+                TypeError,
+                lambda: standard_normal_divergence(integers, log_variance=probs),
+            ),
+            (
+                "mean",
+                'a tensor "b n d"',
+                ValueError,
+                lambda: standard_normal_divergence(torch.ones(()), log_variance=torch.ones(())),
+            ),
+            (
+                "log_variance",
+                'a floating-point tensor "b n d"',
+                TypeError,
+                lambda: standard_normal_divergence(probs, log_variance=integers),
+            ),
+            (
+                "log_variance",
+                "a tensor of shape (3, 2, 4)",
+                ValueError,
+                lambda: standard_normal_divergence(probs, log_variance=probs[0]),
+            ),
+        )
+    ),
+    Case("merge values elsewhere", lambda: VALUES.merge(AWAY), ValueError, ("other", "on cpu", "on meta")),
 ]
 
 

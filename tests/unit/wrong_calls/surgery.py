@@ -147,4 +147,10 @@ CASES = [
     Case("load-a-list", lambda: HOLDING.load_state_dict([]), TypeError, ("state", "[]")),
     Case("load-a-part", lambda: HOLDING.load_state_dict({"weighed": None}), ValueError, ("state", "'present'")),
     Case("load-an-age", lambda: HOLDING.load_state_dict({**HELD, "age": "1"}), TypeError, ("state['age']", "'1'")),
+    Case(
+        "load-a-negative-age",
+        lambda: HOLDING.load_state_dict({**HELD, "age": -1}),
+        ValueError,
+        ("state['age']", "at least 0", "-1"),
+    ),
 ]

@@ -17,6 +17,16 @@ class _Listed(nn.Module):
         return [x]
 
 
+class _Numbered(nn.Module):
+    def forward(self, x: torch.Tensor) -> dict[int, torch.Tensor]:
+        return {0: x}
+
+
+class _Swapped(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return nn.functional.dropout(x, training=self.training).T
+
+
 x, probs, weight = torch.ones(2, 4), torch.full((3, 2, 4), 0.25), torch.ones(5, 4)
 integers = torch.ones(3, 2, 4, dtype=torch.long)
 generator = torch.Generator()
@@ -158,4 +168,100 @@ CASES = [
     Case("ensemble of a number", lambda: u.DeepEnsemble(3), TypeError, ("members", "modules", "3")),  # type: ignore[arg-type]
     Case("ensemble of nobody", lambda: u.DeepEnsemble(None), TypeError, ("members", "None")),  # type: ignore[arg-type]
     Case("build half", lambda: u.DeepEnsemble.build(lambda: linear, 0.5, seed=0), TypeError, ("size", "0.5")),  # type: ignore[arg-type]
+    # what is expected, to the letter
+    *(
+        Case(f"words {argument}: {expected}", call, error, (argument, f": expected {expected}, found "))
+        for argument, expected, error, call in (
+            ("uncertainty", 'a floating-point tensor "b ..."', TypeError, lambda: u.exponential_confidence(integers)),
+            ("rate", "a number in (0.0, inf)", ValueError, lambda: u.exponential_confidence(x, 0.0)),
+            ("rate", "a number in (0.0, inf)", ValueError, lambda: u.exponential_confidence(x, float("inf"))),
+            ("rate", "a number in (0.0, inf)", ValueError, lambda: u.dropout_confidence(x, rate=0.0)),
+            ("rate", "a number in (0.0, inf)", ValueError, lambda: u.dropout_confidence(x, rate=float("inf"))),
+            ("x", 'a floating-point tensor "..."', TypeError, lambda: u.dropout_std(integers)),
+            ("p", "a number in [0.0, 1.0)", ValueError, lambda: u.dropout_std(x, -1e-9)),
+            ("samples", "an integer of at least 2", ValueError, lambda: u.dropout_std(x, samples=1)),
+            ("x", 'a floating-point tensor "... d"', TypeError, lambda: u.dropout_confidence(integers)),
+            ("p", "a number in [0.0, 1.0)", ValueError, lambda: u.dropout_confidence(x, 1.0)),
+            ("p", "a number in [0.0, 1.0)", ValueError, lambda: u.dropout_confidence(x, -1e-9)),
+            ("samples", "an integer of at least 2", ValueError, lambda: u.dropout_confidence(x, samples=1)),
+            (
+                "method",
+                "one of 'expected', 'limit', 'sampled'",
+                ValueError,
+                lambda: u.dropout_confidence(x, method="mean"),  # type: ignore[arg-type]
+            ),
+            ("x", 'a floating-point tensor "... d"', TypeError, lambda: u.linear_dropout_moments(integers, weight)),
+            (
+                "weight",
+                'a floating-point tensor "o d"',
+                TypeError,
+                lambda: u.linear_dropout_moments(x, torch.ones(5, 4).long()),
+            ),
+            (
+                "weight",
+                'a floating-point tensor "o d"',
+                ValueError,
+                lambda: u.linear_dropout_moments(x, torch.ones(1, 5, 4)),
+            ),
+            ("weight", "a tensor of shape (5, 3)", ValueError, lambda: u.linear_dropout_moments(x[:, :3], weight)),
+            (
+                "bias",
+                'a floating-point tensor "o"',
+                TypeError,
+                lambda: u.linear_dropout_moments(x, weight, torch.ones(5).long()),
+            ),
+            (
+                "bias",
+                "a tensor of shape (5,)",
+                ValueError,
+                lambda: u.linear_dropout_moments(x, weight, torch.ones(5, 1)),
+            ),
+            ("p", "a number in [0.0, 1.0)", ValueError, lambda: u.linear_dropout_moments(x, weight, p=-1e-9)),
+            (
+                "covariance",
+                "one of 'diag', 'full'",
+                ValueError,
+                lambda: u.linear_dropout_moments(x, weight, covariance="low-rank"),  # type: ignore[arg-type]
+            ),
+            ("probs", 'a floating-point tensor "s b c"', TypeError, lambda: u.predictive_entropy(integers)),
+            ("probs", 'a floating-point tensor "s b c"', TypeError, lambda: u.expected_entropy(integers)),
+            ("probs", 'a floating-point tensor "s b c"', TypeError, lambda: u.mutual_information(integers)),
+            ("probs", 'a floating-point tensor "s b c"', TypeError, lambda: u.variation_ratio(integers)),
+            (
+                "probs",
+                'a tensor "s b c" with at least one sample and one class',
+                ValueError,
+                lambda: u.predictive_entropy(probs[..., :0]),
+            ),
+            ("samples", "an integer of at least 2", ValueError, lambda: u.MCDropout(dropout, 1)),
+            ("chunk_size", "an integer of at least 1", ValueError, lambda: u.MCDropout(dropout, chunk_size=0)),
+            (
+                "backend",
+                "one of 'loop', 'vmap'",
+                ValueError,
+                lambda: u.MCDropout(dropout, backend="map"),  # type: ignore[arg-type]
+            ),
+            (
+                "backend",
+                "one of 'loop', 'vmap'",
+                ValueError,
+                lambda: u.DeepEnsemble([linear], backend="map"),  # type: ignore[arg-type]
+            ),
+            ("size", "an integer of at least 1", ValueError, lambda: u.DeepEnsemble.build(lambda: linear, 0, seed=0)),
+        )
+    ),
+    Case("mc exclude a set", lambda: u.MCDropout(dropout, exclude={nn.Dropout}), TypeError, ("exclude", "tuple")),  # type: ignore[arg-type]
+    Case("build seed of a bool", lambda: u.DeepEnsemble.build(lambda: linear, 1, seed=True), TypeError, ("seed",)),
+    Case(
+        "mc encoder of other keys",
+        lambda: u.MCDropout(dropout, encoder=_Numbered())(x),
+        TypeError,
+        ("encoder", "strings as keys"),
+    ),
+    Case(
+        "mc chunk of swapped axes",
+        lambda: u.MCDropout(_Swapped(), chunk_size=3)(x, generator=torch.Generator()),
+        ValueError,
+        ("chunk_size", "3 samples times 2 rows", "(4, 6)"),
+    ),
 ]
