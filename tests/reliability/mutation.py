@@ -1,6 +1,6 @@
 """Mutation testing: change one thing in one function, and see whether a test fails.
 
-    python tests/reliability/mutation.py [--each 200] [--seed 0]      # goes on where it was stopped
+    python tests/reliability/mutation.py [--each 150] [--seed 0]      # goes on where it was stopped
     python tests/reliability/mutation.py --report                     # what has been found so far
 
 mutmut makes the mutants of the rooms in ``[tool.mutmut]`` of pyproject.toml and runs, for each, those of the tests
@@ -166,7 +166,7 @@ def show(room: str, row: list[int]) -> None:
 
 def main() -> int:
     parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--each", type=int, default=200, help="mutants drawn of each room")
+    parser.add_argument("--each", type=int, default=150, help="mutants drawn of each room")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--report", action="store_true", help="run nothing, print what has been found")
     args = parser.parse_args()
