@@ -286,7 +286,11 @@ def test_tiny_and_huge_gradients(rule: Rule, scale: float) -> None:
         torch.testing.assert_close(found / scale, wanted, rtol=1e-7, atol=1e-9)
 
 
-@pytest.mark.parametrize("rule", [PCGrad(), MinNorm(), MMPareto(), from_torchjd(UPGradWeighting())], ids=repr)
+@pytest.mark.parametrize(
+    "rule",
+    [PCGrad(), MinNorm(), MMPareto(), from_torchjd(UPGradWeighting())],
+    ids=lambda rule: type(rule).__name__,
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_dtypes_and_copies(rule: Rule, dtype: torch.dtype) -> None:
     found = []

@@ -205,3 +205,12 @@ def test_principal_gains_by_hand(variances: tuple[float, ...], gain: float, scal
     close(basis.abs(), [0], [0], [1])
     close(gains, gain)
     close(found[None], scale)
+
+
+def test_statistics_of_a_model_in_bfloat16_are_in_float32() -> None:
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        density = FeatureDensity(2, covariance="full")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {b.dtype for b in density.buffers() if b.is_floating_point()} == {torch.float32}

@@ -25,7 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 MUTANTS = ROOT / "mutants"
 REASONS = Path(__file__).with_name("survivors.json")
-SURVIVED, UNREACHED, NOT_RUN = 0, 33, None  # exit codes in mutmut's files
+KILLED, NOT_RUN = 1, None  # exit codes in mutmut's files; 0 survived, 33 no test reaches it, others ran out of time
 
 Functions = dict[str, ast.FunctionDef]
 
@@ -93,7 +93,7 @@ def candidates(room: str) -> tuple[list[str], int]:
     return names, words
 
 
-def change(mutant: str, path: Path) -> str:
+def changed(mutant: str, path: Path) -> str:
     """One line that says where and what: the lines before and after."""
     those, name = functions(path), mutant.rpartition(".")[2]
     sides = (code(f, words=True).splitlines() for f in (original(name, those), those[name]))
@@ -131,7 +131,8 @@ def draw(each: int, seed: int) -> list[str]:
 
 
 def report() -> int:
-    reasons: dict[str, str] = json.loads(REASONS.read_text())
+    given: dict[str, list[str]] = json.loads(REASONS.read_text())
+    reasons = {change: reason for reason, changes in given.items() for change in changes}
     survivors: dict[str, list[str]] = defaultdict(list)
     print("| room | mutants | of the words of an error | run | killed | per cent (95 % interval) |")
     print("|---|---:|---:|---:|---:|---:|")
@@ -144,10 +145,11 @@ def report() -> int:
                 if mutant not in wanted or exit_code is NOT_RUN:
                     continue
                 run += 1
-                if exit_code in (SURVIVED, UNREACHED):
-                    survivors[reasons.get(change(mutant, path), "")].append(change(mutant, path))
-                else:
+                if exit_code == KILLED:
                     killed += 1
+                else:
+                    line = changed(mutant, path)
+                    survivors[reasons.get(line, "")].append(line)
         row = [len(names) + words, words, run, killed]
         totals = [a + b for a, b in zip(totals, row, strict=True)]
         show(room, row)

@@ -591,3 +591,8 @@ def test_a_wrapper_that_holds_nothing_yet_lacks_its_child() -> None:
         nn.Module.__init__(bare)
         with pytest.raises(AttributeError, match=child):
             getattr(bare, child)
+
+
+def test_a_tap_has_no_value_before_its_module_runs() -> None:
+    with pytest.raises(RuntimeError, match=r"^Tap\.value: expected a tapped module that has run"):
+        _ = Tap(nn.Linear(3, 3), torch.mean).value

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from balancekit import Branches, MinNorm, MMPareto, PCGrad, Rebalancer, ReGrad, Rule, Step, Sum, from_torchjd
-from balancekit.surgery import _engine, _facts, _gram
+from balancekit.surgery import _engine, _facts, _gram, _regrad
 from balancekit.surgery._held import Held
 from balancekit.surgery._survey import Survey
 from balancekit.surgery._weigh import Weighed
@@ -760,7 +760,7 @@ def test_a_rebalancer_prints_its_options() -> None:
     assert repr(other) == "Rebalancer(Sum(), weight=0.5, per='branch', rest='total', sync=True)"
 
 
-def test_the_kernel_is_compiled_as_one_graph_with_the_given_options(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_is_traced_whole_with_the_given_options(monkeypatch: pytest.MonkeyPatch) -> None:
     asked, model = [], Toy(2, coupled=True)
     monkeypatch.setattr(torch, "compile", lambda function, **options: (asked.append(options), function)[1])
     balancer = Rebalancer(model.branches(), ReGrad())
@@ -776,3 +776,11 @@ def test_sum_weighs_the_total_alone_where_there_is_nothing_else() -> None:
     none = torch.zeros(0)
     step = Step(none, none, none, none.bool(), torch.zeros(2, dtype=torch.int64), torch.ones(2))
     assert Sum()(torch.ones(2, 1, 1), step).tolist() == [[1.0], [1.0]]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+def test_a_cosine_of_the_margin_itself_is_a_conflict(margin: float) -> None:
+    """On the plane, with the fast gradient (4, 0) and a slow one of length 5."""
+    for cosine in (margin, margin + 0.1):
+        dot, fast, slow = (torch.tensor(x, dtype=torch.float64) for x in (20 * cosine, 16, 25))
+        assert _regrad._aligned(dot, fast, slow, margin).item() is (cosine > margin)

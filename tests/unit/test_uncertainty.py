@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from balancekit import uncertainty
 from balancekit.uncertainty import DeepEnsemble, MCDropout, linear_dropout_moments, variation_ratio
+from balancekit.uncertainty._evidence import Evidence
 
 FILES = ["", *(f".{module.name}" for module in pkgutil.iter_modules(uncertainty.__path__))]
 
@@ -893,3 +894,10 @@ def test_buffers_of_members_in_eval_mode_are_left_alone_under_vmap() -> None:
         hidden = member[0](x)
         torch.testing.assert_close(member[1].running_mean, 0.1 * hidden.mean(0))
         assert member[1].num_batches_tracked == 1
+
+
+def test_passes_without_a_tensor_are_evidence_of_nothing() -> None:
+    evidence = Evidence()
+    evidence.see_mapped([()])
+    evidence.expect_random()
+    assert not evidence.random
