@@ -138,16 +138,16 @@ def test_tokens_are_promoted_to_the_widest_of_all() -> None:
             "dim=3, covariance='low-rank', rank=2, classes=4, shrinkage=0.0, decay=0.5",
         ),
         (
-            FeatureDensity(1, covariance="full", classes=1, shrinkage=1, decay=0),
-            "dim=1, covariance='full', classes=1, shrinkage=1, decay=0",
+            FeatureDensity(1, covariance="full", classes=1, shrinkage=1.0, decay=0.0),
+            "dim=1, covariance='full', classes=1, shrinkage=1.0, decay=0.0",
         ),
         (
             CrossModalResidual({"a": 1, "b": 2}),
             "{'a': 1, 'b': 2}, ridge=0.01, covariance='diag', decay=1.0",
         ),
         (
-            CrossModalResidual({"a": 1}, context={"c": 3}, ridge=0, covariance="full", decay=0.5),
-            "{'a': 1}, context={'c': 3}, ridge=0, covariance='full', decay=0.5",
+            CrossModalResidual({"a": 1}, context={"c": 3}, ridge=0.0, covariance="full", decay=0.5),
+            "{'a': 1}, context={'c': 3}, ridge=0.0, covariance='full', decay=0.5",
         ),
     ],
 )

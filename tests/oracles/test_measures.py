@@ -68,7 +68,9 @@ def test_one_sample_of_one_input_without_an_axis(name: str) -> None:
 def test_confidence_of_a_doubt() -> None:
     doubt = torch.tensor([0.0, 0.5, 2.0], dtype=torch.float64)
     np.testing.assert_allclose(uncertainty.exponential_confidence(doubt).numpy(), np.exp([0, -0.5, -2]), rtol=1e-14)
-    np.testing.assert_allclose(uncertainty.exponential_confidence(doubt, 3).numpy(), np.exp([0, -1.5, -6]), rtol=1e-14)
+    np.testing.assert_allclose(
+        uncertainty.exponential_confidence(doubt, 3.0).numpy(), np.exp([0, -1.5, -6]), rtol=1e-14
+    )
     for dtype in (torch.float32, torch.float64):
         least = uncertainty.exponential_confidence(torch.tensor([1e4], dtype=dtype))
         assert least.item() == torch.finfo(dtype).tiny

@@ -33,7 +33,7 @@ def test_risk_coverage(uncertainty: list[float]) -> None:
     assert area_under_risk_coverage(*inputs).item() == pytest.approx(sum(risk) / len(risk), rel=1e-14)
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int64])
 def test_labels_of_any_integer_dtype_and_inputs_of_any_axes(dtype: torch.dtype) -> None:
     probs = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]], dtype=torch.float64)
     assert brier_score(probs, torch.tensor(1, dtype=dtype)).item() == 0.75**2 + 0.875**2 + 0.125**2
