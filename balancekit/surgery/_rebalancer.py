@@ -140,13 +140,7 @@ class Rebalancer:
             return torch.compiler.disable(Rebalancer._join)(self, *arguments)  # pyright: ignore[reportCallIssue]
         return self._join(*arguments)
 
-    def _join(
-        self,
-        total: Tensor | None,
-        losses: Losses,
-        confidence: Facts | None,
-        speed: Facts | None,
-    ) -> Tensor:
+    def _join(self, total: Tensor | None, losses: Losses, confidence: Facts | None, speed: Facts | None) -> Tensor:
         check_call(list(self.branches), self.rest, total, losses, {"confidence": confidence, "speed": speed})
         value = total
         if value is None:
