@@ -14,6 +14,7 @@ from torch.nn.functional import cosine_similarity
 from balancekit import Branches, MinNorm, MMPareto, PCGrad, Rebalancer, ReGrad, Rule, Step, Sum, from_torchjd
 from balancekit.surgery import _engine, _facts, _gram, _regrad
 from balancekit.surgery._held import Held
+from balancekit.surgery._plan import divide
 from balancekit.surgery._survey import Survey
 from balancekit.surgery._weigh import Weighed
 from tests.models import Toy, batches, gradients
@@ -97,6 +98,26 @@ def test_a_large_trunk_is_traversed_once() -> None:
     assert path == "collapse"
     passed = {layer: 1 if layer[1] == "0" else 2 for layer in LAYERS}  # the first layers are frozen
     assert counts == Counter({"trunk": 1, **passed})
+
+
+@pytest.mark.parametrize("trunk", [3, 4, 5])
+def test_the_rest_rides_on_the_users_backward_where_that_saves_more_than_the_branches_cost(trunk: int) -> None:
+    """With the total no row, three losses that reach the rest are one traversal of it instead of three."""
+    rest, *shared = torch.zeros(trunk), torch.zeros(4), torch.zeros(2), torch.zeros(2)
+    rows = frozenset((1, 2, 3))
+    division = divide(
+        {leaf: m for m, leaf in enumerate(shared)},
+        dict.fromkeys((rest, *shared), rows),
+        dict.fromkeys(rows, trunk),
+        3,
+        per="tensor",
+        rest="sum",
+        uses_total=False,
+        traversed=False,
+        sync=False,
+        by_branch=False,
+    )
+    assert division.seeds == (("one",) * 4 if (3 - 1) * trunk > 8 else ("none",) * 4)
 
 
 def test_passes_end_where_no_branch_lies_further() -> None:
