@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 from balancekit.uncertainty import dropout_confidence, dropout_std
-from balancekit.uncertainty._spread_law import gauss, spread_law
+from balancekit.uncertainty._spread_law import _gap, gauss, spread_law
 from tests.oracles import feature_dropout as oracle
 
 
@@ -78,6 +78,17 @@ def test_no_shorter_law_would_do(p: float, samples: int) -> None:
     fewer = [never, *gauss(rest, nodes - 1)]
     found = np.sum([weight * np.exp(-value * size) for value, weight in fewer], axis=0)
     assert np.abs(found - oracle.expected_exponential(size, p, 1.0, samples)).max() > 1e-3
+
+
+@pytest.mark.parametrize("nodes", [1, 2, 3])
+@pytest.mark.parametrize(("p", "samples"), [(0.3, 20), (0.1, 20), (0.3, 10), (0.005, 500)])
+def test_the_largest_error_is_found_between_the_steps_of_its_grid(p: float, samples: int, nodes: int) -> None:
+    _, *rest = spread_law(p, samples)
+    few = gauss(rest, nodes)
+    size = np.logspace(-3, 4, 20000)
+    error = sum(weight * np.exp(-value * size) for value, weight in rest)
+    error = error - sum(weight * np.exp(-value * size) for value, weight in few)
+    assert 0.9998 * np.abs(error).max() < _gap(rest, few) <= 1.0001 * np.abs(error).max()
 
 
 def test_published_nodes_of_twenty_passes() -> None:

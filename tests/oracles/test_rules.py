@@ -9,6 +9,7 @@ from torch import Tensor
 from torchjd import aggregation as torchjd
 
 from balancekit import MinNorm, MMPareto, PCGrad, Rebalancer, Rule, Step, from_torchjd
+from balancekit.surgery import min_norm_weights, pcgrad_weights
 from tests.models import Toy, batches
 from tests.oracles import min_norm, mmpareto, pcgrad
 
@@ -69,9 +70,21 @@ def test_pcgrad_by_hand() -> None:
     assert found.tolist() == [0.5, 1.5]
 
 
+def test_a_row_whose_square_is_lost_is_no_conflict_for_pcgrad() -> None:
+    """<a, b> = -1e-200 can be told, |b|² = 1e-400 not."""
+    gram = torch.tensor([[[1.0, -1e-200], [-1e-200, 0.0]]], dtype=F64)
+    assert pcgrad_weights(gram).tolist() == [[1.0, 0.0]]
+
+
 def test_min_norm_by_hand() -> None:
     found = combined(MinNorm(), torch.tensor([(2.0, 0.0), (0.0, 1.0), (3.0, 3.0)], dtype=F64))
     torch.testing.assert_close(found, torch.tensor([0.4, 0.8], dtype=F64), rtol=1e-12, atol=1e-12)
+
+
+def test_granules_of_other_lengths_leave_the_shortest_combination() -> None:
+    rows = torch.tensor([(1.0, 0.0), (-2.0, 0.0), (0.0, 3.0)], dtype=F64)
+    gram = (rows @ rows.T) * torch.tensor([1.0, 1e-24, 1e24], dtype=F64)[:, None, None]
+    torch.testing.assert_close(min_norm_weights(gram), min_norm_weights(gram[:1]).expand(3, 3), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("rule", "literal"), METHODS)

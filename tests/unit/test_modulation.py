@@ -57,6 +57,7 @@ from balancekit.modulation import (
     utilisation,
     zero_out_logits,
 )
+from balancekit.modulation._epistemic import confidence_ratio
 from tests.compiling import fullgraph
 
 some = settings(max_examples=50, deadline=None)
@@ -687,6 +688,11 @@ def test_epistemic_modulation_leaves_a_sample_that_one_modality_has_alone() -> N
     gone = torch.tensor([False, True])
     k = EpistemicModulation()({"audio": wide([3.0, 3.0]), "video": wide([1.0, 1.0])}, present={"video": gone})
     close(k, [[1.0, math.exp(-2)], [1.0, 1.0]])
+
+
+def test_the_ratio_of_confidence_is_one_where_there_is_no_other() -> None:
+    present = torch.tensor([[True, False, False], [False, False, False]])
+    close(confidence_ratio(wide([[-1.0, -2.0, -3.0]] * 2), present=present), [[1.0] * 3] * 2)
 
 
 def test_a_modulation_of_each_sample_keeps_them_apart() -> None:

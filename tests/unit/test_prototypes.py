@@ -158,6 +158,8 @@ def test_a_pass_in_inference_mode_leaves_buffers_that_train() -> None:
     bank = PrototypeBank(2, 3, decay=0.5)
     with torch.inference_mode():
         bank.accumulate(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
+    assert not any(buffer.is_inference() for buffer in bank.buffers())
+    with torch.inference_mode():
         bank.commit()
     assert not any(buffer.is_inference() for buffer in bank.buffers())
     features = torch.randn(4, 3, requires_grad=True)

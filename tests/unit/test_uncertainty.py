@@ -766,7 +766,7 @@ def test_equal_passes_are_counted(samples: int, chunk: int, backend: Any, number
 @pytest.mark.parametrize(
     ("samples", "chunk", "sizes"), [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (4, 9, [4]), (3, 1, [1, 1, 1]), (3, 2, [2, 1])]
 )
-def test_what_is_compiled_is_called_for_each_pass(
+def test_the_traced_function_is_called_for_each_pass(
     monkeypatch: pytest.MonkeyPatch, samples: int, chunk: int, sizes: list[int]
 ) -> None:
     found: list[int] = []
@@ -797,7 +797,7 @@ def test_what_is_compiled_is_called_for_each_pass(
         ("vmap", {"dynamic": True}, {"dynamic": True}),
     ],
 )
-def test_what_is_compiled_under_vmap_has_a_graph_for_each_shape(
+def test_each_shape_has_a_graph_of_its_own_under_vmap(
     monkeypatch: pytest.MonkeyPatch, backend: Any, given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     found: list[dict[str, Any]] = []
@@ -806,6 +806,12 @@ def test_what_is_compiled_under_vmap_has_a_graph_for_each_shape(
     MCDropout(nn.Dropout(), chunk_size=2, backend=backend).compile(**given)
     DeepEnsemble([nn.Linear(2, 2)], backend=backend).compile(**given)
     assert found == [expected, expected]
+
+
+def test_tensors_of_one_number_are_no_evidence_of_equal_members() -> None:
+    """A bias of one number is zero in all members as often as not."""
+    ensemble = DeepEnsemble.build(lambda: nn.Linear(2, 1), 3, seed=0)
+    assert len({member.weight[0, 0].item() for member in ensemble.members}) == 3
 
 
 def test_defaults_of_the_estimators() -> None:
