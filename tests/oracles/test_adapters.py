@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from balancekit.adapters import (
     CentralDifferenceConv2d,
@@ -46,11 +47,20 @@ def test_attention_without_confidence_is_ordinary(gate: str) -> None:
 
 @pytest.mark.parametrize("width", [1, 3, 8, 9])
 @pytest.mark.parametrize("biased", [False, True])
-def test_padding_the_heads_is_exact(width: int, biased: bool) -> None:
+def test_padding_the_heads_is_exact(monkeypatch: pytest.MonkeyPatch, width: int, biased: bool) -> None:
+    widths = []
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, **options: object) -> Tensor:
+        widths.extend(x.shape[-1] for x in (q, k, v))
+        return kernel(q, k, v, **options)
+
+    kernel = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", attention)
     torch.manual_seed(width)
     q, k, v = (draw(2, 2, 5, width).requires_grad_() for _ in range(3))
     bias = draw(2, 1, 1, 5) if biased else None
     plain, padded = _attend(q, k, v, bias, multiple=1), _attend(q, k, v, bias, multiple=8)
+    assert widths == [width] * 3 + [8 if width <= 8 else 16] * 3
     close(padded, plain)
     cotangent = draw(2, 2, 5, width)
     expected = torch.autograd.grad(plain, (q, k, v), cotangent)

@@ -89,11 +89,12 @@ def test_accumulated_sums_and_counts_wait_for_the_commit() -> None:
     assert not bank.sums.any()
 
 
-def test_a_double_default_dtype_widens_a_bank() -> None:
-    torch.set_default_dtype(torch.float64)
+@pytest.mark.parametrize(("default", "wide"), [(torch.float64, torch.float64), (torch.bfloat16, torch.float32)])
+def test_a_bank_has_the_default_dtype_or_a_wider_one(default: torch.dtype, wide: torch.dtype) -> None:
+    torch.set_default_dtype(default)
     try:
         bank = PrototypeBank(2, 3, decay=0.5)
-        assert bank.prototypes.dtype == bank.sums.dtype == torch.float64
+        assert bank.prototypes.dtype == bank.sums.dtype == wide
     finally:
         torch.set_default_dtype(torch.float32)
 

@@ -395,6 +395,37 @@ def test_facts_across_ranks_are_means_over_those_that_have_them(
     assert found[1][2].shares == {p: 1.0, here: 0.5}
 
 
+def test_a_branch_that_ran_on_the_other_rank_alone_gets_its_gradient_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def model() -> nn.ModuleDict:
+        torch.manual_seed(0)
+        return nn.ModuleDict({name: nn.Linear(2, 1) for name in "ba"}).double()  # the one that is missing comes first
+
+    def losses_of(pair: nn.ModuleDict, rank: int) -> tuple[Tensor, dict[str, Tensor]]:
+        x = torch.arange(6, dtype=torch.float64).view(3, 2) - 2 * rank
+        a = pair["a"](x)
+        if rank == 1:
+            return a.square().mean(), {"a": a.exp().mean()}
+        b = pair["b"](x)
+        return (a + b).square().mean(), {"a": (a * b).mean(), "b": (a - b).square().mean()}
+
+    def step(rank: int) -> nn.ModuleDict:
+        pair = model()
+        balancer = Rebalancer(Branches(pair, {"b": "b", "a": "a"}), Sum(), weight=0.3, sync=True)
+        balancer(*losses_of(pair, rank)).backward()
+        return pair
+
+    ran, ran_not = together(monkeypatch, lambda: step(0), lambda: step(1))
+    assert all(parameter.grad is None for parameter in ran_not["b"].parameters())
+    pair = model()
+    (total, each), (total_1, each_1) = losses_of(pair, 0), losses_of(pair, 1)
+    whole = (total + total_1) / 2 + 0.3 * ((each["a"] + each_1["a"]) / 2 + each["b"])
+    whole.backward()
+    for name in "ab":
+        for here, there, expected in zip(*(each[name].parameters() for each in (ran, ran_not, pair)), strict=True):
+            mean = (here.grad + (0 if there.grad is None else there.grad)) / 2
+            torch.testing.assert_close(mean, expected.grad, rtol=1e-12, atol=1e-12)
+
+
 def test_one_rank_alone_keeps_its_facts() -> None:
     p = nn.Parameter(torch.ones(2))
     step = Step(*torch.tensor([[3.0], [0.5], [-3.0]]), torch.tensor([True]), torch.tensor([0]), torch.ones(1))
