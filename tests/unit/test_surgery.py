@@ -408,15 +408,13 @@ def test_a_branch_that_ran_on_the_other_rank_alone_gets_its_gradient_there(monke
         b = pair["b"](x)
         return (a + b).square().mean(), {"a": (a * b).mean(), "b": (a - b).square().mean()}
 
-    def step(rank: int) -> nn.ModuleDict:
-        pair = model()
+    def step(pair: nn.ModuleDict, rank: int) -> None:
         balancer = Rebalancer(Branches(pair, {"b": "b", "a": "a"}), Sum(), weight=0.3, sync=True)
         balancer(*losses_of(pair, rank)).backward()
-        return pair
 
-    ran, ran_not = together(monkeypatch, lambda: step(0), lambda: step(1))
+    ran, ran_not, pair = model(), model(), model()  # not in the threads, which share the random stream
+    together(monkeypatch, lambda: step(ran, 0), lambda: step(ran_not, 1))
     assert all(parameter.grad is None for parameter in ran_not["b"].parameters())
-    pair = model()
     (total, each), (total_1, each_1) = losses_of(pair, 0), losses_of(pair, 1)
     whole = (total + total_1) / 2 + 0.3 * ((each["a"] + each_1["a"]) / 2 + each["b"])
     whole.backward()
