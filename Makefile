@@ -72,7 +72,7 @@ chaos: $(VENV)/.test  ## trainings killed at random moments and resumed; process
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/kills.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/chaos.py
 
-mutation: $(VENV)/.test  ## changes one thing in one function at a time: which tests notice (hours)
+mutation: $(VENV)/.test  ## changes one thing in one function at a time: which tests notice (half an hour)
 	$(PIP) --group mutation
 	$(BIN)/python tests/reliability/mutation.py
 
